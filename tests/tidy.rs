@@ -193,16 +193,15 @@ fn agent_and_consumer_never_meet() {
 }
 
 /// Stages of the data, of the agent and then of the consumer, which `run` puts together and `cli` calls.
-const STAGES: [&str; 17] = [
+const STAGES: [&str; 16] = [
     "config",
     "counters",
     "detector",
     "event_system",
     "journal",
-    "log_observer",
+    "observers",
     "publisher",
-    "courier",
-    "simulate",
+    "toolbox",
     "status",
     "source",
     "schemas",
@@ -214,7 +213,7 @@ const STAGES: [&str; 17] = [
 ];
 
 /// Which of them may know another, and why.
-const KNOWN: [(&str, &str, &str); 27] = [
+const KNOWN: [(&str, &str, &str); 28] = [
     ("config", "counters", "it checks the choice of a source,"),
     ("config", "detector", "the limits,"),
     ("config", "publisher", "the publisher's settings,"),
@@ -223,14 +222,15 @@ const KNOWN: [(&str, &str, &str); 27] = [
     ("config", "store", "and the store's address"),
     ("detector", "counters", "it takes readings"),
     ("event_system", "journal", "it registers events there"),
-    ("log_observer", "event_system", "it observes"),
+    ("observers", "event_system", "they observe"),
     ("publisher", "event_system", "it observes, and takes what is pending"),
     ("publisher", "journal", "it empties it"),
-    ("courier", "event_system", "it feeds one"),
-    ("courier", "journal", "with a journal for many agents"),
-    ("courier", "publisher", "and publishes"),
-    ("simulate", "counters", "it makes readings"),
-    ("simulate", "detector", "around limits, and has them judged"),
+    ("toolbox", "config", "its tools are configured as the agent is,"),
+    ("toolbox", "counters", "make readings,"),
+    ("toolbox", "detector", "have them judged,"),
+    ("toolbox", "event_system", "feed one"),
+    ("toolbox", "journal", "with a journal for many agents,"),
+    ("toolbox", "publisher", "and publish"),
     ("status", "detector", "it reports links, their rates and breaches,"),
     ("status", "journal", "what is kept,"),
     ("status", "publisher", "and what is sent"),
@@ -651,7 +651,7 @@ fn lines_of_nobody(page: &str, sources: &[Source]) -> Vec<String> {
 /// a line that is composed elsewhere has none.
 fn unexplained_lines(page: &str, sources: &[Source]) -> Vec<String> {
     const SHORTEST: usize = 12;
-    let is_of_run = |source: &&Source| !source.name.contains("/cli/");
+    let is_of_run = |source: &&Source| !["/cli/", "/toolbox/"].iter().any(|place| source.name.contains(place));
     let longest = |format: String| fixed_parts(&format).into_iter().max_by_key(String::len);
     let lines = sources.iter().filter(is_of_run).flat_map(|source| {
         let parts = logged(source).into_iter().filter_map(longest);

@@ -1,28 +1,23 @@
 //! The agent: from the counters to Kafka.
 
+pub mod config;
+
 pub mod counters;
 
 pub mod detector;
 
-mod numbered;
-
 pub mod event_system;
+
+pub mod observers;
 
 pub mod journal;
 
-pub mod log_observer;
-
 pub mod publisher;
 
-#[cfg(feature = "toolbox")]
-pub mod courier;
-
-#[cfg(feature = "toolbox")]
-pub mod simulate;
-
-pub mod config;
-
 pub mod status;
+
+#[cfg(feature = "toolbox")]
+pub mod toolbox;
 
 pub mod run;
 

@@ -9,8 +9,7 @@ use super::DecodeError;
 use crate::message::fields::{
     BREACH_ID, DURATION_MS, Field, FieldError, FieldValue, INTERFACE, Item, LIMIT_NAME, LINKS, SEQ,
 };
-use crate::message::histogram;
-use crate::message::{Body, Event, LinkRates, RateWindow, SEQ_MAX};
+use crate::message::{Body, Event, LinkRates, RateWindow, SEQ_MAX, histogram};
 
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// In bytes: an entry of a PostgreSQL index has room for 2,700 in all.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater::agent::event_system::EventSystem;
-use highwater::agent::journal::FleetJournal;
 use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
+use highwater::agent::toolbox::FleetJournal;
 use highwater::kafka::{Connection, RawConnection};
 use highwater::message::{Body, Event, NewEvent, Stamp};
 use highwater::process::clock::{Clock as _, SystemClock};

@@ -2,8 +2,6 @@ mod check;
 mod common;
 mod init;
 #[cfg(feature = "toolbox")]
-mod outlet;
-#[cfg(feature = "toolbox")]
 mod replay;
 #[cfg(feature = "toolbox")]
 mod simulate;

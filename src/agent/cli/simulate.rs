@@ -6,17 +6,16 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::common::Common;
-use super::outlet::{self, Printer, file_name};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
-use crate::agent::courier::{Courier, Delivery};
 use crate::agent::detector::limit::{Level, Limit, Scope};
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::event_system::Observer;
-use crate::agent::event_system::stamp;
-use crate::agent::journal::FleetJournal;
-use crate::agent::simulate::{Fleet, FleetShape, Schedule};
+use crate::agent::event_system::{Observer, stamp};
+use crate::agent::toolbox::FleetJournal;
+use crate::agent::toolbox::sender::{Delivery, EventSender};
+use crate::agent::toolbox::simulate::{Fleet, FleetShape, Schedule};
+use crate::agent::toolbox::sinks::{self, Printer, file_name};
 use crate::cli::output::OutputFormat;
 use crate::message::{Body, Direction, NewEvent, Severity};
 use crate::process::clock::{Clock as _, SystemClock};
@@ -125,7 +124,7 @@ impl Simulate {
         }
         let to_kafka = self.file.is_none() && !self.dry_run;
         if to_kafka {
-            outlet::topic_is_there(&settings, &settings.publisher.topic)?;
+            sinks::topic_is_there(&settings, &settings.publisher.topic)?;
         }
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         if let Some(file) = &self.file {
@@ -135,28 +134,28 @@ impl Simulate {
             observers.push(Box::new(Printer::to_terminal(self.format)));
         }
         let publisher = to_kafka.then(|| settings.publisher.clone());
-        let mut courier = Courier::new(FleetJournal::new(), publisher, observers)?;
+        let mut sender = EventSender::new(FleetJournal::new(), publisher, observers)?;
         let clock = SystemClock::default();
         let began = clock.monotonic();
         let events_max =
             self.events.unwrap_or(if self.duration.is_some() || self.on.is_some() { u64::MAX } else { EVENTS });
-        let bar = outlet::progress((events_max < u64::MAX).then_some(events_max), "events");
+        let bar = sinks::progress((events_max < u64::MAX).then_some(events_max), "events");
         let seen = match &self.on {
-            Some(interface) => Some(self.watch(interface, &settings, events_max, &mut courier, &bar)?),
+            Some(interface) => Some(self.watch(interface, &settings, events_max, &mut sender, &bar)?),
             None => {
-                self.invent(events_max, &mut courier, &bar)?;
+                self.invent(events_max, &mut sender, &bar)?;
                 None
             }
         };
-        let delivery = courier.finish()?;
+        let delivery = sender.finish()?;
         bar.finish_and_clear();
         let took = clock.monotonic() - began;
         self.end(&settings, &delivery, took)?;
         seen.iter().for_each(|seen| self.common.note(seen));
-        outlet::judged(&delivery, "event")
+        sinks::judged(&delivery, "event")
     }
 
-    fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
+    fn invent(&self, events_max: u64, sender: &mut EventSender, bar: &ProgressBar) -> Result<(), Failure> {
         let limits = [self.simulated_limit(
             "*",
             BitRate::from_bps(80_000_000),
@@ -167,19 +166,19 @@ impl Simulate {
         let shape = FleetShape { seed: self.seed, interfaces: self.interfaces, schedule };
         let mut pace = Pace::new(self.rate);
         let mut first = 0;
-        while first < self.agents && !courier.stopped() {
+        while first < self.agents && !sender.stopped() {
             let end = self.agents.min(first.saturating_add(live));
             let until = (u128::from(events_max) * u128::from(end) / u128::from(self.agents)) as u64;
             let mut fleet = Fleet::new(first..end, shape, &limits, start);
-            let began = courier.clock.monotonic();
-            while pace.events < until && !courier.stopped() {
+            let began = sender.clock.monotonic();
+            while pace.events < until && !sender.stopped() {
                 let left = usize::try_from(until - pace.events).unwrap_or(usize::MAX);
-                let mut drafts = self.portion(&mut fleet, left.min(PORTION), courier, began)?;
+                let mut drafts = self.portion(&mut fleet, left.min(PORTION), sender, began)?;
                 if drafts.is_empty() {
                     break;
                 }
                 drafts.truncate(left);
-                pace.add(drafts, courier, bar)?;
+                pace.add(drafts, sender, bar)?;
             }
             first = end;
         }
@@ -190,16 +189,16 @@ impl Simulate {
         &self,
         fleet: &mut Fleet,
         wanted: usize,
-        courier: &mut Courier,
+        sender: &mut EventSender,
         began: Duration,
     ) -> Result<Vec<NewEvent>, Failure> {
         let mut drafts = Vec::new();
-        while drafts.len() < wanted && !courier.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
+        while drafts.len() < wanted && !sender.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
             if let Some(scale) = self.time_scale {
                 if !drafts.is_empty() {
                     break;
                 }
-                courier.wait(began + fleet.next_at().div_f64(scale))?;
+                sender.wait(began + fleet.next_at().div_f64(scale))?;
             }
             fleet.tick(&mut drafts);
         }
@@ -225,7 +224,7 @@ impl Simulate {
         interface: &str,
         settings: &Settings,
         events_max: u64,
-        courier: &mut Courier,
+        sender: &mut EventSender,
         bar: &ProgressBar,
     ) -> Result<String, Failure> {
         // Selected as by a limit: an `include` that matches nothing would log a warning.
@@ -242,8 +241,8 @@ impl Simulate {
         let began = clock.monotonic();
         let mut deadline = began;
         let end = began + self.duration.unwrap_or(Duration::from_secs(30));
-        while deadline <= end && pace.events < events_max && !courier.stopped() {
-            courier.wait(deadline)?;
+        while deadline <= end && pace.events < events_max && !sender.stopped() {
+            sender.wait(deadline)?;
             source.read(&clock, &mut reading).map_err(Failure::failed)?;
             let now = stamp(&settings.agent, &boot_id, &clock);
             detector.observe(&reading, &now, &mut detections);
@@ -252,7 +251,7 @@ impl Simulate {
             }
             detections.bodies.iter().for_each(|body| seen.count(body));
             let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body });
-            pace.add(drafts.collect(), courier, bar)?;
+            pace.add(drafts.collect(), sender, bar)?;
             deadline += TICK;
         }
         Ok(seen.words())
@@ -290,11 +289,11 @@ impl Simulate {
             delivery.failed.into(),
             seconds.into(),
             (pace as u64).into(),
-            outlet::offsets(delivery),
+            sinks::offsets(delivery),
         ];
-        outlet::print_record(self.format, COLUMNS, values)?;
+        sinks::print_record(self.format, COLUMNS, values)?;
         if let Some(group) = self.wait_stored.as_ref().filter(|_| delivery.failed == 0) {
-            outlet::wait_stored(settings, group, &settings.publisher.topic, &delivery.last_offsets)?;
+            sinks::wait_stored(settings, group, &settings.publisher.topic, &delivery.last_offsets)?;
             self.common.note(&format!("{group} has stored all of them"));
         }
         Ok(())
@@ -342,21 +341,21 @@ impl Pace {
         Self { rate, began: None, events: 0 }
     }
 
-    fn add(&mut self, mut drafts: Vec<NewEvent>, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
+    fn add(&mut self, mut drafts: Vec<NewEvent>, sender: &mut EventSender, bar: &ProgressBar) -> Result<(), Failure> {
         let Some(rate) = self.rate else {
             self.events += drafts.len() as u64;
             bar.inc(drafts.len() as u64);
-            return courier.add(drafts);
+            return sender.add(drafts);
         };
-        let began = *self.began.get_or_insert_with(|| courier.clock.monotonic());
+        let began = *self.began.get_or_insert_with(|| sender.clock.monotonic());
         let portion = usize::try_from((rate / 10).max(1)).unwrap_or(usize::MAX);
-        while !drafts.is_empty() && !courier.stopped() {
-            courier.wait(began + Duration::from_secs_f64(self.events as f64 / rate as f64))?;
+        while !drafts.is_empty() && !sender.stopped() {
+            sender.wait(began + Duration::from_secs_f64(self.events as f64 / rate as f64))?;
             let rest = drafts.split_off(drafts.len().min(portion));
             let now = std::mem::replace(&mut drafts, rest);
             self.events += now.len() as u64;
             bar.inc(now.len() as u64);
-            courier.add(now)?;
+            sender.add(now)?;
         }
         Ok(())
     }

@@ -2,11 +2,12 @@ use clap::Args;
 
 use super::common::Common;
 use crate::agent::config::Settings;
+use crate::agent::toolbox::topics::{differences, failure, plan, visible};
 use crate::cli::output::{self, OutputFormat, Rows, Value};
-use crate::config::{TOPICS, TopicRole, TopicSpec};
-use crate::kafka::admin::{Admin, AdminError, Found, TopicLookup, Wanted};
-use crate::kafka::{TopicPlan, missing_right, missing_topic};
-use crate::process::exit::{Failure, Status};
+use crate::config::{TOPICS, TopicSpec};
+use crate::kafka::admin::{Admin, Found, Wanted};
+use crate::kafka::missing_topic;
+use crate::process::exit::Failure;
 use crate::units::lasting;
 
 pub(super) fn help() -> String {
@@ -127,30 +128,6 @@ impl TopicsCommand {
     }
 }
 
-fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan {
-    let mut names = only.map_or_else(|| settings.topic_names(), |only| vec![only]);
-    let of_samples = settings.topics.names.of(TopicRole::Samples);
-    if samples && !names.contains(&of_samples) {
-        names.push(of_samples);
-    }
-    settings.topics.plan(names)
-}
-
-/// Fails if this user may not see the topic: a list omits it as if it were missing.
-fn visible(admin: &Admin, name: &str) -> Result<(), Failure> {
-    match admin.look_up(name).map_err(failure)? {
-        TopicLookup::Denied(why) => {
-            Err(Failure::failed(format!("{why}: {}", missing_right("Describe", "topic", &[name]))))
-        }
-        TopicLookup::Found { .. } | TopicLookup::Missing => Ok(()),
-    }
-}
-
-fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {
-    let found = found.iter().find(|found| found.name == wanted.name);
-    found.map(|found| found.differences(wanted)).unwrap_or_default()
-}
-
 fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat) -> std::io::Result<()> {
     let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
     for wanted in wanted {
@@ -185,13 +162,5 @@ fn retention(ms: &str) -> String {
         Ok(ms) => lasting(std::time::Duration::from_millis(ms)),
         Err(_) if ms == "-1" => "forever".to_owned(),
         Err(_) => ms.to_owned(),
-    }
-}
-
-pub(super) fn failure(error: AdminError) -> Failure {
-    match error {
-        AdminError::Unavailable { .. } => Failure::new(Status::Unavailable, error),
-        AdminError::Misconfigured(_) => Failure::config(error),
-        AdminError::Refused { .. } => Failure::failed(error),
     }
 }

@@ -2,6 +2,7 @@
 //! `netlink` (Linux), `sysinfo` (portable, and the fallback) or [`synthetic`]. None computes a rate.
 
 pub mod filter;
+mod link_table;
 mod moment;
 #[cfg(target_os = "linux")]
 mod netlink;
@@ -9,7 +10,6 @@ mod stacking;
 pub mod synthetic;
 mod sysfs;
 mod sysinfo;
-mod table;
 
 use std::fmt;
 use std::io;

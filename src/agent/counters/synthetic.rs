@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::link_table::{Facts, LinkTable};
 use super::moment::Moment;
 use super::stacking::Attachment;
-use super::table::{Facts, LinkTable};
 use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::process::clock::Clock;

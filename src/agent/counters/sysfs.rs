@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::link_table::Facts;
 use super::stacking::{Attachment, pppoe_devices};
-use super::table::Facts;
 use super::{LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use ::sysinfo::Networks;
 
+use super::link_table::LinkTable;
 use super::moment::Moment;
 use super::stacking::Attachment;
 use super::sysfs::{Presence, Sysfs, kind_by_name};
-use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::process::clock::Clock;

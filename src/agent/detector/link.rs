@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
-use crate::agent::counters::filter;
-use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed, filter};
 use crate::agent::detector::limit::{Limit, Scope, delta};
 use crate::agent::detector::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
 use crate::message::{Body, Link, Reason};

@@ -105,7 +105,7 @@ pub(super) fn bounds(body: &Body) -> Option<(Epoch, (u64, u64))> {
     Some((*epoch, (ranges.first()?.0, ranges.last()?.1)))
 }
 
-pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) -> Vec<Loss> {
+pub(in crate::agent) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) -> Vec<Loss> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     let epochs = ids.chunk_by(|a, b| a.epoch == b.epoch);

@@ -14,8 +14,6 @@
 
 mod failover;
 mod files;
-#[cfg(feature = "toolbox")]
-mod fleet;
 mod loss;
 mod mark;
 mod outage;
@@ -32,9 +30,9 @@ use chrono::{DateTime, Utc};
 use smol_str::SmolStr;
 
 pub use self::failover::DurableJournal;
-#[cfg(feature = "toolbox")]
-pub use self::fleet::FleetJournal;
 pub use self::loss::LossCounts;
+#[cfg(feature = "toolbox")]
+pub(in crate::agent) use self::loss::declare;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::message::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
@@ -43,7 +41,7 @@ use crate::process::random::random;
 use crate::units::ByteCount;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position(u64);
+pub struct Position(pub(in crate::agent) u64);
 
 impl Position {
     pub const START: Self = Self(0);
@@ -263,7 +261,7 @@ fn breach_change(body: &Body) -> Option<(&str, bool)> {
     body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
 }
 
-fn random_epoch() -> Epoch {
+pub(in crate::agent) fn random_epoch() -> Epoch {
     Epoch(random())
 }
 

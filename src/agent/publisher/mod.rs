@@ -4,12 +4,15 @@
 //! the other, and neither thread waits for the other. The producer outlives a flush: a new one needs connection, handshake and
 //! metadata, and leaves an id on the broker for a day. It ends after a time without events, so that an idle host sends no byte.
 
+mod backoff;
+mod commands;
 mod encoding;
-mod end;
-mod orders;
+pub(in crate::agent) mod in_flight;
 mod producer;
 mod progress;
+mod reaper;
 mod session;
+mod session_end;
 mod spread;
 mod trial;
 mod trigger;
@@ -27,18 +30,18 @@ use std::time::Duration;
 use log::{debug, error, info};
 use rustc_hash::FxHashSet;
 
+use self::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerReport};
 use self::encoding::Encoder;
 pub use self::encoding::{Encoding, look_up_schema};
-pub use self::end::await_tear_down;
-use self::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
 use self::producer::{BATCH_MAX, Producer};
 pub use self::progress::Progress;
+pub use self::reaper::await_tear_down;
 pub use self::spread::Spread;
 use self::trigger::{Trigger, TriggerObserver};
 use self::worker::Worker;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{JournalError, Position, QueuedEvent};
-use crate::agent::numbered::Numbered;
+use crate::agent::publisher::in_flight::InFlight;
 use crate::config::Invalid;
 use crate::kafka::schema_registry::RegistryAddress;
 use crate::kafka::{Connection, TopicPlan};
@@ -99,7 +102,7 @@ pub struct Publisher {
     next_flush: Duration,
     flushing: bool,
     has_sent: bool,
-    under_way: Numbered<EventId>,
+    under_way: InFlight<EventId>,
     /// Events in flight when the journals changed, which the cursor meets again in the new one.
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
@@ -150,7 +153,7 @@ impl Publisher {
             generation: 0,
             flushing: false,
             has_sent: false,
-            under_way: Numbered::from(0),
+            under_way: InFlight::from(0),
             met_again: FxHashSet::default(),
             bytes_under_way: 0,
             running: None,
@@ -277,7 +280,7 @@ impl Publisher {
             match report {
                 WorkerReport::Delivered(receipts) => {
                     delivered.reserve(receipts.len());
-                    for Receipt { serial, bytes, partition, offset } in receipts {
+                    for Acknowledgement { serial, bytes, partition, offset } in receipts {
                         delivered.extend(self.settle(serial, bytes));
                         self.progress.offsets.insert(partition, offset);
                     }
@@ -338,10 +341,10 @@ impl Publisher {
             let mut outgoing = Vec::with_capacity(batch.len());
             for QueuedEvent { event, payload: json, .. } in batch {
                 if !self.met_again.contains(&event.id) {
-                    outgoing.push(Outgoing { event, json });
+                    outgoing.push(OutgoingEvent { event, json });
                 }
             }
-            let added: usize = outgoing.iter().map(Outgoing::bytes).sum();
+            let added: usize = outgoing.iter().map(OutgoingEvent::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
             if !self.send(outgoing, now_ms, &waker) {
                 return Ok(());
@@ -356,7 +359,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn send(&mut self, outgoing: Vec<Outgoing>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
+    fn send(&mut self, outgoing: Vec<OutgoingEvent>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             let started = match self.ending.len() {
                 ENDING_MAX.. => Err(format!("{ENDING_MAX} connections are still being closed")),
@@ -383,7 +386,7 @@ impl Publisher {
     }
 
     fn start(&mut self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
-        self.under_way = Numbered::from(0);
+        self.under_way = InFlight::from(0);
         let (orders, incoming) = channel();
         let (outgoing, reports) = channel();
         let (settings, encoder, batch_max) = (self.settings.clone(), self.encoder.clone(), Arc::clone(&self.batch_max));
@@ -416,7 +419,7 @@ impl Publisher {
     }
 
     fn begin_anew(&mut self) {
-        self.under_way = Numbered::from(0);
+        self.under_way = InFlight::from(0);
         self.met_again.clear();
         self.bytes_under_way = 0;
         self.cursor = self.start;

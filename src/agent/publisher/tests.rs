@@ -76,7 +76,12 @@ fn what_was_delivered_is_removed_though_a_rejected_event_cannot_be_declared_lost
         publisher.under_way.push(*id);
     }
     let delivered = |serial| {
-        WorkerReport::Delivered(vec![Receipt { serial, bytes: 0, partition: 0, offset: serial.try_into().unwrap() }])
+        WorkerReport::Delivered(vec![Acknowledgement {
+            serial,
+            bytes: 0,
+            partition: 0,
+            offset: serial.try_into().unwrap(),
+        }])
     };
     let rejected = |serial| WorkerReport::Rejected { serial, bytes: 0, reason: "no".to_owned() };
     let reports =

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::numbered::Numbered;
+use crate::agent::publisher::in_flight::InFlight;
 
 /// Size below which a refusal for size is the topic's fault.
 const SIZE_MIN: usize = 64 << 10;
@@ -44,7 +44,7 @@ pub(super) enum TrialVerdict {
 
 impl Trial {
     /// Returns the event to try next; `None` if the topic refuses all, until [`Trial::begin_round`].
-    pub(super) fn next<T>(&self, unacked: &Numbered<T>) -> Option<usize> {
+    pub(super) fn next<T>(&self, unacked: &InFlight<T>) -> Option<usize> {
         if self.refused_in_a_row >= unacked.len().min(REFUSALS_MAX) {
             return None;
         }
@@ -83,7 +83,7 @@ impl Trial {
         self.held.len()
     }
 
-    pub(super) fn is_over<T>(&self, unacked: &Numbered<T>) -> bool {
+    pub(super) fn is_over<T>(&self, unacked: &InFlight<T>) -> bool {
         self.held.is_empty() && (unacked.is_empty() || self.taken_in_a_row >= TAKEN_ENOUGH)
     }
 }
@@ -94,7 +94,7 @@ mod tests {
 
     struct Topic {
         trial: Trial,
-        unacked: Numbered<()>,
+        unacked: InFlight<()>,
         delivered: Vec<usize>,
         given_up: Vec<usize>,
         attempts: usize,
@@ -102,7 +102,7 @@ mod tests {
 
     impl Topic {
         fn new(events: usize) -> Self {
-            let mut unacked = Numbered::from(0);
+            let mut unacked = InFlight::from(0);
             for _ in 0..events {
                 unacked.push(());
             }

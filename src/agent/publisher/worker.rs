@@ -23,13 +23,15 @@ use log::{info, warn};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
+use super::backoff::SessionBackoff;
+use super::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerReport};
 use super::encoding::Encoder;
-use super::end::{Reaper, SessionBackoff, SessionEnd};
-use super::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
 use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
+use super::reaper::Reaper;
 use super::session::ProducerSession;
+use super::session_end::SessionEnd;
 use super::trial::{Refused, Trial, TrialVerdict};
-use crate::agent::numbered::Numbered;
+use crate::agent::publisher::in_flight::InFlight;
 use crate::kafka;
 use crate::kafka::schema_registry::{self, RegistryAddress};
 use crate::message::Body;
@@ -48,7 +50,7 @@ pub(super) struct Worker {
     reports: Sender<WorkerReport>,
     waker: Waker,
     clock: SystemClock,
-    unacked: Numbered<Outgoing>,
+    unacked: InFlight<OutgoingEvent>,
     written: Vec<u8>,
     trial: Option<Trial>,
     patient_until: Option<Duration>,
@@ -99,7 +101,7 @@ impl Worker {
             reports,
             waker,
             clock: SystemClock::default(),
-            unacked: Numbered::from(0),
+            unacked: InFlight::from(0),
             written: Vec::new(),
             trial: None,
             patient_until: None,
@@ -361,7 +363,7 @@ impl Worker {
                         trial.take(serial);
                     }
                     if let Some(outgoing) = self.unacked.take(serial) {
-                        receipts.push(Receipt { serial, bytes: outgoing.bytes(), partition, offset });
+                        receipts.push(Acknowledgement { serial, bytes: outgoing.bytes(), partition, offset });
                     }
                 }
                 // Purged after a fatal error, which is handled next.
@@ -402,7 +404,7 @@ impl Worker {
 
     fn judge(&mut self, session: &mut ProducerSession, (serial, bytes): (usize, usize), code: Code) {
         let Some(trial) = &mut self.trial else { return };
-        let is_loss = |outgoing: &Outgoing| matches!(outgoing.event.body, Body::Loss(_));
+        let is_loss = |outgoing: &OutgoingEvent| matches!(outgoing.event.body, Body::Loss(_));
         let is_loss = self.unacked.since(serial).next().is_some_and(|(_, outgoing)| is_loss(outgoing));
         session.refused_by = Some(code);
         let verdict = trial.refuse(Refused { serial, bytes, for_its_size: is_about_size(code), is_loss });
@@ -590,7 +592,7 @@ fn send(
     encoder: &Encoder,
     topic: &str,
     serial: usize,
-    outgoing: &Outgoing,
+    outgoing: &OutgoingEvent,
     written: &mut Vec<u8>,
 ) -> (usize, Result<(), SendError>) {
     let json = outgoing.json.as_deref().unwrap_or_else(|| {

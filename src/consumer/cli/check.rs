@@ -1,8 +1,7 @@
 use clap::Args;
 
 use super::common::Common;
-use crate::cli::check::CheckReport;
-use crate::cli::check::{CheckFlags, valid_configuration};
+use crate::cli::check::{CheckFlags, CheckReport, valid_configuration};
 use crate::cli::output;
 use crate::config::CONSUMER_KEYS;
 use crate::consumer::config::Settings;

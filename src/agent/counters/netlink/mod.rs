@@ -9,10 +9,10 @@ mod tests;
 
 use std::path::Path;
 
+use super::link_table::LinkTable;
 use super::moment::Moment;
 use super::stacking::Attachment;
 use super::sysfs::Sysfs;
-use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, LinkKind, Packets, Reading};
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::process::clock::Clock;

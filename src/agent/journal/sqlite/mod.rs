@@ -3,8 +3,8 @@
 mod codec;
 mod corruption;
 mod database;
+mod recovery;
 mod rows;
-mod salvage;
 mod state;
 
 use std::path::Path;
@@ -19,11 +19,11 @@ pub(super) use self::codec::event_crc;
 use self::codec::{EVENT, signed, unsigned, whole_event};
 use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, refuse_newer, synchronous};
+pub(super) use self::recovery::Saved;
 use self::rows::{
     Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite,
     used_pages,
 };
-pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};
 use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};

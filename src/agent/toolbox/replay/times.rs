@@ -15,24 +15,24 @@ use super::text::shown;
 use crate::cli::time_zone;
 
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Format of the times, as in strftime(3): '%d.%m.%Y %H:%M:%S'
     #[arg(long, value_name = "FORMAT", value_parser = time_format)]
-    pub(super) time_format: Option<String>,
+    pub(crate) time_format: Option<String>,
     /// Time zone of times without one: Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE", value_parser = time_zone)]
-    pub(super) time_zone: Option<TimeZone>,
+    pub(crate) time_zone: Option<TimeZone>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowTime {
+pub(crate) enum RowTime {
     Exact(Duration),
     AssumedUtc(Duration),
     Twice { earlier: Duration, later: Duration },
 }
 
 impl RowTime {
-    pub(super) fn after(self, last: Option<Duration>) -> Duration {
+    pub(crate) fn after(self, last: Option<Duration>) -> Duration {
         match self {
             Self::Exact(at) | Self::AssumedUtc(at) => at,
             Self::Twice { earlier, later } => {
@@ -52,7 +52,7 @@ const INSTANT_MAX: Duration = Duration::new(253_402_300_799, 999_999_999);
 static ISO_8601: DateTimeParser = DateTimeParser::new();
 
 impl Times {
-    pub(super) fn read(&self, text: &str) -> Result<RowTime, String> {
+    pub(crate) fn read(&self, text: &str) -> Result<RowTime, String> {
         if let Some(format) = &self.time_format {
             return self.formatted(format, text);
         }

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::event_system::stamp;
-use crate::agent::event_system::{EventSystem, Observer};
-use crate::agent::journal::{FleetJournal, JournalError};
+use crate::agent::event_system::{EventSystem, Observer, stamp};
+use crate::agent::journal::JournalError;
 use crate::agent::publisher::{self, Publisher, Window, await_tear_down};
+use crate::agent::toolbox::FleetJournal;
 use crate::message::{EventId, NewEvent};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, chain};
@@ -13,11 +13,11 @@ use crate::process::signals::Control;
 use crate::units::lasting;
 
 /// Publishes a one-shot command's events with back-pressure, and counts those delivered.
-pub struct Courier {
+pub struct EventSender {
     system: EventSystem,
     publisher: Option<Publisher>,
     pub(super) control: Control,
-    pub(super) clock: SystemClock,
+    pub(crate) clock: SystemClock,
     events: u64,
     /// Number of events, and the time of the last one or of the last turn with nothing to acknowledge.
     acknowledged: (u64, Duration),
@@ -39,7 +39,7 @@ const LAST_MAX: Duration = Duration::from_secs(10);
 /// A slow connection takes over two minutes to be recognised.
 const STALLED_AFTER: Duration = Duration::from_secs(300);
 
-impl Courier {
+impl EventSender {
     pub fn new(
         journal: FleetJournal,
         to: Option<publisher::Settings>,

@@ -3,17 +3,17 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::lanes::Delivered;
-use crate::agent::cli::outlet;
-use crate::agent::courier::Delivery;
+use super::streams::Delivered;
+use crate::agent::toolbox::sender::Delivery;
+use crate::agent::toolbox::sinks;
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::message::{Body, Breach, Epoch};
 use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
-pub(super) struct Summary {
-    pub(super) rows: u64,
-    pub(super) bad_rows: u64,
+pub(crate) struct Summary {
+    pub(crate) rows: u64,
+    pub(crate) bad_rows: u64,
     breaches: u64,
     open: u64,
     worst: Option<Breach>,
@@ -57,12 +57,12 @@ const COLUMNS: &[&str] = &[
 const ALWAYS: usize = 12;
 
 impl Summary {
-    pub(super) fn new(print: Option<OutputFormat>) -> Self {
+    pub(crate) fn new(print: Option<OutputFormat>) -> Self {
         let printer = print.map(|format| Rows::new(format, BREACH_COLUMNS, output::stdout(format)));
         Self { rows: 0, bad_rows: 0, breaches: 0, open: 0, worst: None, over_limit_ms: 0, printer }
     }
 
-    pub(super) fn row(&mut self, bodies: &[Body]) -> io::Result<()> {
+    pub(crate) fn row(&mut self, bodies: &[Body]) -> io::Result<()> {
         self.rows += 1;
         for body in bodies {
             let Some(breach) = body.breach() else { continue };
@@ -76,7 +76,7 @@ impl Summary {
         Ok(())
     }
 
-    pub(super) fn open(&mut self, breaches: impl Iterator<Item = Breach>) -> io::Result<()> {
+    pub(crate) fn open(&mut self, breaches: impl Iterator<Item = Breach>) -> io::Result<()> {
         for breach in breaches {
             self.open += 1;
             self.over_limit_ms += breach.duration_ms;
@@ -86,11 +86,11 @@ impl Summary {
         Ok(())
     }
 
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         self.printer.take().map_or(Ok(()), Rows::end)
     }
 
-    pub(super) fn print(
+    pub(crate) fn print(
         &self,
         format: OutputFormat,
         delivered: &Delivered,
@@ -110,18 +110,18 @@ impl Summary {
             events.events.into(),
             sent(events.delivered.into()),
             sent(events.failed.into()),
-            sent(outlet::offsets(events)),
+            sent(sinks::offsets(events)),
             epoch.map_or(Value::Nothing, |epoch| epoch.to_string().into()),
         ];
         if let Some(samples) = samples {
             values.extend([samples.events.into(), samples.delivered.into(), samples.failed.into()]);
-            values.push(outlet::offsets(samples));
+            values.push(sinks::offsets(samples));
         }
         let columns = if samples.is_some() { COLUMNS } else { &COLUMNS[..ALWAYS] };
-        outlet::print_record(format, columns, values)
+        sinks::print_record(format, columns, values)
     }
 
-    pub(super) fn words(&self, delivered: &Delivered) -> String {
+    pub(crate) fn words(&self, delivered: &Delivered) -> String {
         let Delivered { events, samples, .. } = delivered;
         let sent = |delivery: &Delivery, noun: &str| {
             let Delivery { events, delivered, failed, .. } = delivery;
@@ -139,7 +139,7 @@ impl Summary {
         )
     }
 
-    pub(super) fn judged(&self, file: &str) -> Result<(), Failure> {
+    pub(crate) fn judged(&self, file: &str) -> Result<(), Failure> {
         let all = self.rows + self.bad_rows;
         match (self.rows, self.bad_rows) {
             (0, 0) => Err(Failure::failed(format!("{file} has no rows"))),

@@ -3,23 +3,23 @@ use std::sync::Arc;
 use crate::message::Event;
 
 pub(super) enum WorkerCommand {
-    Send(Vec<Outgoing>),
+    Send(Vec<OutgoingEvent>),
     TryNow,
 }
 
-pub(super) struct Outgoing {
+pub(super) struct OutgoingEvent {
     pub(super) event: Arc<Event>,
     pub(super) json: Option<Vec<u8>>,
 }
 
-impl Outgoing {
+impl OutgoingEvent {
     pub(super) fn bytes(&self) -> usize {
         self.json.as_ref().map_or(0, Vec::len)
     }
 }
 
 pub(super) enum WorkerReport {
-    Delivered(Vec<Receipt>),
+    Delivered(Vec<Acknowledgement>),
     Rejected {
         serial: usize,
         bytes: usize,
@@ -40,7 +40,7 @@ pub(super) enum WorkerReport {
     Recovered,
 }
 
-pub(super) struct Receipt {
+pub(super) struct Acknowledgement {
     pub(super) serial: usize,
     pub(super) bytes: usize,
     pub(super) partition: i32,

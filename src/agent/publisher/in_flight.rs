@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 /// Items from number `first` on; `None` was taken, and is never at the front.
 #[derive(Clone, Debug)]
-pub(crate) struct Numbered<T> {
+pub(crate) struct InFlight<T> {
     first: usize,
     items: VecDeque<Option<T>>,
     count: usize,
 }
 
-impl<T> Numbered<T> {
+impl<T> InFlight<T> {
     pub(crate) fn from(first: usize) -> Self {
         Self { first, items: VecDeque::new(), count: 0 }
     }
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn numbers_follow_each_other_whatever_is_taken() {
-        let mut queue = Numbered::from(7);
+        let mut queue = InFlight::from(7);
         assert_eq!((queue.push('a'), queue.push('b'), queue.push('c'), queue.first()), (7, 8, 9, 7));
         assert_eq!((queue.take(8), queue.take(8), queue.take(6), queue.take(10)), (Some('b'), None, None, None));
         assert_eq!(queue.since(0).collect::<Vec<_>>(), [(7, &'a'), (9, &'c')]);

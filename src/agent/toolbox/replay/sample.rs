@@ -4,7 +4,7 @@ use super::rows::{Amount, Recorded};
 use crate::agent::detector::rate::bit_rate;
 use crate::message::{Reason, Sample};
 
-pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
+pub(crate) fn sample(interface: &str, recorded: &Recorded) -> Sample {
     let Recorded { elapsed, rx, tx } = *recorded;
     let (rx_bytes, rx_bps) = measured(rx, elapsed);
     let (tx_bytes, tx_bps) = tx.map_or((None, None), |tx| measured(tx, elapsed));

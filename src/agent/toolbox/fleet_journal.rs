@@ -4,22 +4,21 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
-use super::loss::declare;
-use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch};
-use crate::agent::numbered::Numbered;
+use crate::agent::journal::{Journal, JournalError, Pending, Position, QueuedEvent, declare, random_epoch};
+use crate::agent::publisher::in_flight::InFlight;
 use crate::message::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
 /// A journal of many agents in memory, which evicts nothing (its caller slows down), and keeps no JSON, so it counts no bytes.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
-    events: Numbered<Arc<Event>>,
-    positions: FxHashMap<Epoch, Numbered<usize>>,
+    events: InFlight<Arc<Event>>,
+    positions: FxHashMap<Epoch, InFlight<usize>>,
 }
 
 impl FleetJournal {
     pub fn new() -> Self {
-        Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
+        Self { counts: HashMap::default(), events: InFlight::from(1), positions: HashMap::default() }
     }
 
     pub fn counting(mut self, agent: &str, epoch: Epoch) -> Self {
@@ -42,7 +41,7 @@ impl FleetJournal {
         };
         let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
         let position = self.events.push(Arc::clone(&event));
-        self.positions.entry(id.epoch).or_insert_with(|| Numbered::from(id.seq as usize)).push(position);
+        self.positions.entry(id.epoch).or_insert_with(|| InFlight::from(id.seq as usize)).push(position);
         event
     }
 

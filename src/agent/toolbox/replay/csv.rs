@@ -17,39 +17,39 @@ use crate::process::exit::{Failure, Status};
 use crate::units::counted;
 
 #[derive(Clone, Debug, Args)]
-pub(super) struct Dialect {
+pub(crate) struct Dialect {
     /// Column with the times
     #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
-    pub(super) time: String,
+    pub(crate) time: String,
     /// Column with what was received
     #[arg(long, default_value = "value", value_name = "COLUMN")]
-    pub(super) rx: String,
+    pub(crate) rx: String,
     /// Column with what was sent
     #[arg(long, value_name = "COLUMN")]
-    pub(super) tx: Option<String>,
+    pub(crate) tx: Option<String>,
     #[command(flatten)]
-    pub(super) times: Times,
+    pub(crate) times: Times,
     /// Character between columns, or tab [default: found by the first row]
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
-    pub(super) delimiter: Option<char>,
+    pub(crate) delimiter: Option<char>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CsvRecord {
-    pub(super) line: u64,
-    pub(super) time: SmolStr,
-    pub(super) moment: RowTime,
-    pub(super) rx: u64,
-    pub(super) tx: Option<u64>,
+pub(crate) struct CsvRecord {
+    pub(crate) line: u64,
+    pub(crate) time: SmolStr,
+    pub(crate) moment: RowTime,
+    pub(crate) rx: u64,
+    pub(crate) tx: Option<u64>,
 }
 
 #[derive(Debug)]
-pub(super) enum RowError {
+pub(crate) enum RowError {
     Bad { line: u64, reason: String },
     Failed(Failure),
 }
 
-pub(super) struct Csv {
+pub(crate) struct Csv {
     lines: CsvLines,
     row: StringRecord,
     file: String,
@@ -77,7 +77,7 @@ const HEADER_LINES_MAX: usize = 20;
 const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 impl Csv {
-    pub(super) fn open(path: &Path, dialect: &Dialect) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, dialect: &Dialect) -> Result<Self, Failure> {
         let file = path.display().to_string();
         let failed = |error: io::Error| Failure::failed(format!("{file}: {error}"));
         let opened = File::open(path).and_then(Opened::new).map_err(failed)?;
@@ -87,7 +87,7 @@ impl Csv {
         Ok(csv)
     }
 
-    pub(super) fn from_reader(reader: Box<dyn Read>, file: String, dialect: &Dialect) -> Result<Self, Failure> {
+    pub(crate) fn from_reader(reader: Box<dyn Read>, file: String, dialect: &Dialect) -> Result<Self, Failure> {
         let text = encoding::text(reader, &file).map_err(|error| Failure::failed(format!("{file}: {error}")))?;
         let mut lines = CsvLines::new(text);
         let header = Header::read(&mut lines, &file, dialect)?;
@@ -95,15 +95,15 @@ impl Csv {
         Ok(Self { lines, row: StringRecord::new(), file, header, time, times, opened: None })
     }
 
-    pub(super) fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         &self.file
     }
 
-    pub(super) fn grown(&self) -> u64 {
+    pub(crate) fn grown(&self) -> u64 {
         self.opened.as_ref().map_or(0, Opened::grown)
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<CsvRecord>, RowError> {
+    pub(crate) fn next(&mut self) -> Result<Option<CsvRecord>, RowError> {
         loop {
             let split = match self.lines.read() {
                 Ok(None) => return Ok(None),
@@ -283,13 +283,13 @@ fn delimiter(text: &str) -> Result<char, String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io::Write as _;
     use std::time::Duration;
 
     use super::*;
 
-    pub(in crate::agent::cli::replay) fn dialect() -> Dialect {
+    pub(in crate::agent::toolbox::replay) fn dialect() -> Dialect {
         Dialect { time: "timestamp".into(), rx: "value".into(), tx: None, delimiter: None, times: Times::default() }
     }
 

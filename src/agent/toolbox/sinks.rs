@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
-use super::topics::failure;
 use crate::agent::config::Settings;
-use crate::agent::courier::Delivery;
 use crate::agent::event_system::{ObserveError, Observer};
+use crate::agent::toolbox::sender::Delivery;
+use crate::agent::toolbox::topics::failure;
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::missing_topic;
@@ -24,7 +24,7 @@ use crate::process::signals::Control;
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
-pub(super) struct Printer {
+pub(crate) struct Printer {
     name: String,
     out: Option<Printed>,
 }
@@ -50,7 +50,7 @@ const EVENT_COLUMNS: &[&str] = &[
 ];
 
 impl Printer {
-    pub(super) fn to_file(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn to_file(path: &Path) -> Result<Self, Failure> {
         let name = file_name(path);
         let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
             Box::new(io::stdout())
@@ -60,13 +60,13 @@ impl Printer {
         Ok(Self { name, out: Some(Printed::Lines(BufWriter::new(file))) })
     }
 
-    pub(super) fn to_terminal(format: OutputFormat) -> Self {
+    pub(crate) fn to_terminal(format: OutputFormat) -> Self {
         let rows = Rows::new(format, EVENT_COLUMNS, output::stdout(format));
         Self { name: file_name(Path::new(STANDARD_OUTPUT)), out: Some(Printed::Rows(rows)) }
     }
 }
 
-pub(super) fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     if path == Path::new(STANDARD_OUTPUT) { "standard output".to_owned() } else { path.display().to_string() }
 }
 
@@ -121,7 +121,7 @@ impl Printed {
     }
 }
 
-pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
+pub(crate) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -139,7 +139,7 @@ pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     bar.with_style(style.with_key("pace", pace))
 }
 
-pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Failure> {
+pub(crate) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Failure> {
     let (_, topics) = Admin::new(&settings.publisher.connection).and_then(|admin| admin.topics()).map_err(failure)?;
     if topics.iter().any(|found| found.name == topic && !found.partitions.is_empty()) {
         return Ok(());
@@ -151,7 +151,7 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
 /// Waits until a group has committed what was delivered to this topic, which a consumer does after its database has stored it.
-pub(super) fn wait_stored(
+pub(crate) fn wait_stored(
     settings: &Settings,
     group: &str,
     topic: &str,
@@ -189,12 +189,12 @@ pub(super) fn wait_stored(
     }
 }
 
-pub(super) fn offsets(delivery: &Delivery) -> Value {
+pub(crate) fn offsets(delivery: &Delivery) -> Value {
     let offsets = delivery.last_offsets.iter().map(|(partition, offset)| (partition.to_string(), (*offset).into()));
     Value::Json(serde_json::Value::Object(offsets.collect()))
 }
 
-pub(super) fn print_record(
+pub(crate) fn print_record(
     format: OutputFormat,
     columns: &'static [&'static str],
     values: Vec<Value>,
@@ -213,7 +213,7 @@ pub(super) fn print_record(
     output::finished(printed)
 }
 
-pub(super) fn judged(delivery: &Delivery, what: &str) -> Result<(), Failure> {
+pub(crate) fn judged(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match (delivery.failed, &delivery.obstacle) {
         (0, _) => Ok(()),
         (failed, None) => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),

@@ -1,31 +1,21 @@
-mod csv;
-mod csv_lines;
-mod encoding;
-mod lanes;
-mod order;
-mod rows;
-mod sample;
-mod summary;
-mod text;
-mod times;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use indicatif::ProgressBar;
 
-use self::csv::{Dialect, RowError};
-use self::lanes::Lanes;
-use self::rows::{Meaning, ReplayRows};
-use self::summary::Summary;
 use super::common::Common;
-use super::outlet;
 use crate::agent::config::{self, Settings};
 use crate::agent::counters::CounterBits;
 use crate::agent::detector::limit::{Level, Limit, Scope};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher;
+use crate::agent::toolbox::replay::csv::{Dialect, RowError};
+use crate::agent::toolbox::replay::rows::{Meaning, ReplayRows};
+use crate::agent::toolbox::replay::streams::Streams;
+use crate::agent::toolbox::replay::summary::Summary;
+use crate::agent::toolbox::replay::{rows, sample};
+use crate::agent::toolbox::sinks;
 use crate::cli::output::{self, OutputFormat};
 use crate::config::TopicRole;
 use crate::message::{Body, Direction, Epoch, NewEvent, Severity};
@@ -172,13 +162,13 @@ impl Replay {
         let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
         let interval = self.interval.or(self.bytes_per);
         let mut rows = ReplayRows::open(self.file(), &self.dialect, self.meaning(), interval, &self.interface)?;
-        let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
+        let mut streams = Streams::open(&agent, epoch, events, samples, self.from_line)?;
         // A resumed run makes the same breaches of the same rows, with the same ids.
         let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
-        let bar = outlet::progress(None, "rows");
+        let bar = sinks::progress(None, "rows");
         let mut summary = Summary::new(self.breaches.then_some(self.format));
-        let end = self.replay(&mut rows, &agent, &mut detector, &mut summary, &mut lanes, &bar)?;
-        let delivered = lanes.finish()?;
+        let end = self.replay(&mut rows, &agent, &mut detector, &mut summary, &mut streams, &bar)?;
+        let delivered = streams.finish()?;
         bar.finish_and_clear();
         if let ReplayEnd::Failed(failure) = end {
             return Err(failure);
@@ -207,8 +197,8 @@ impl Replay {
             self.common
                 .note(&format!("the file has grown by {} since it was opened{with}", counted(rows.grown(), "byte")));
         }
-        outlet::judged(&delivered.events, "event")?;
-        delivered.samples.iter().try_for_each(|samples| outlet::judged(samples, "sample"))?;
+        sinks::judged(&delivered.events, "event")?;
+        delivered.samples.iter().try_for_each(|samples| sinks::judged(samples, "sample"))?;
         summary.judged(rows.file())?;
         if let Some(group) = &self.wait_stored {
             let topics = [
@@ -217,7 +207,7 @@ impl Replay {
             ];
             for (topic, delivery) in topics {
                 let Some(delivery) = delivery else { continue };
-                outlet::wait_stored(&settings, group, topic, &delivery.last_offsets)?;
+                sinks::wait_stored(&settings, group, topic, &delivery.last_offsets)?;
             }
             self.common.note(&format!("{group} has stored all of them"));
         }
@@ -229,7 +219,7 @@ impl Replay {
         settings: &Settings,
     ) -> Result<(Option<publisher::Settings>, Option<publisher::Settings>), Failure> {
         let to = |topic: &str| {
-            outlet::topic_is_there(settings, topic)?;
+            sinks::topic_is_there(settings, topic)?;
             Ok::<_, Failure>(publisher::Settings { topic: topic.to_owned(), ..settings.publisher.clone() })
         };
         let events = self.publish.then(|| to(&settings.publisher.topic));
@@ -247,13 +237,13 @@ impl Replay {
         agent: &str,
         detector: &mut Detector,
         summary: &mut Summary,
-        lanes: &mut Lanes,
+        streams: &mut Streams,
         bar: &ProgressBar,
     ) -> Result<ReplayEnd, Failure> {
         let (mut detections, mut last) = (Detections::default(), None);
         let end = loop {
             let next = rows.next();
-            if lanes.stopped() {
+            if streams.stopped() {
                 // The process that writes the rows may have been stopped too, within this row.
                 break ReplayEnd::Stopped;
             }
@@ -263,7 +253,7 @@ impl Replay {
                 Err(RowError::Bad { reason, .. }) if self.strict => break ReplayEnd::BadRow(reason),
                 Err(RowError::Bad { line, reason }) => {
                     summary.bad_rows += 1;
-                    lanes.pass(line);
+                    streams.pass(line);
                     if summary.bad_rows <= BAD_ROWS_SHOWN {
                         log::warn!("{reason}; row skipped");
                     }
@@ -279,11 +269,11 @@ impl Replay {
             output::finished(summary.row(&detections.bodies))?;
             bar.inc(1);
             let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body }).collect();
-            let sample = lanes.wants_samples().then(|| {
+            let sample = streams.wants_samples().then(|| {
                 let body = Body::Sample(sample::sample(&self.interface, &row.recorded));
                 NewEvent { stamp: now.clone(), body }
             });
-            lanes.add(row.line, &now, drafts, sample)?;
+            streams.add(row.line, &now, drafts, sample)?;
             last = Some(now);
         };
         if summary.bad_rows > BAD_ROWS_SHOWN {

@@ -20,7 +20,7 @@ use crate::message::Stamp;
 use crate::process::exit::Failure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     Counter(CounterBits),
     Bytes,
     /// Bytes in an interval of this length, which ends at the row.
@@ -29,27 +29,27 @@ pub(super) enum Meaning {
     BitsPerSecond,
 }
 
-pub(super) struct ReplayRow {
-    pub(super) line: u64,
-    pub(super) reading: Reading,
-    pub(super) recorded: Recorded,
+pub(crate) struct ReplayRow {
+    pub(crate) line: u64,
+    pub(crate) reading: Reading,
+    pub(crate) recorded: Recorded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Recorded {
-    pub(super) elapsed: Option<Duration>,
-    pub(super) rx: Amount,
-    pub(super) tx: Option<Amount>,
+pub(crate) struct Recorded {
+    pub(crate) elapsed: Option<Duration>,
+    pub(crate) rx: Amount,
+    pub(crate) tx: Option<Amount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Amount {
+pub(crate) enum Amount {
     Bytes(u64),
     Rate(u64),
     Unknown,
 }
 
-pub(super) struct ReplayRows {
+pub(crate) struct ReplayRows {
     csv: Csv,
     order: RowOrder,
     series: CounterSeries,
@@ -66,7 +66,7 @@ struct CounterSeries {
 const IFINDEX: u32 = 1;
 
 impl ReplayRows {
-    pub(super) fn open(
+    pub(crate) fn open(
         file: &Path,
         dialect: &Dialect,
         meaning: Meaning,
@@ -88,7 +88,7 @@ impl ReplayRows {
         Self { csv, order: RowOrder::new(interval), series, ended: false }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<ReplayRow>, RowError> {
+    pub(crate) fn next(&mut self) -> Result<Option<ReplayRow>, RowError> {
         loop {
             match self.order.pop() {
                 Some(RowOutcome::Placed(placed)) => return Ok(Some(self.series.row(&placed))),
@@ -121,11 +121,11 @@ impl ReplayRows {
         Ok(())
     }
 
-    pub(super) fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         self.csv.file()
     }
 
-    pub(super) fn grown(&self) -> u64 {
+    pub(crate) fn grown(&self) -> u64 {
         self.csv.grown()
     }
 }
@@ -238,7 +238,7 @@ impl Read for Stdin {
     }
 }
 
-pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
+pub(crate) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     let since_1970 = TimeDelta::from_std(reading.at).unwrap_or(TimeDelta::MAX);
     let observed_at = DateTime::UNIX_EPOCH.checked_add_signed(since_1970).unwrap_or(DateTime::<Utc>::MAX_UTC);
     Stamp {
@@ -251,12 +251,12 @@ pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
 }
 
 #[derive(Default)]
-pub(super) struct Undelivered {
+pub(crate) struct Undelivered {
     lines: VecDeque<(DateTime<Utc>, u64)>,
 }
 
 impl Undelivered {
-    pub(super) fn add(&mut self, at: DateTime<Utc>, line: u64, oldest_pending: Option<DateTime<Utc>>) {
+    pub(crate) fn add(&mut self, at: DateTime<Utc>, line: u64, oldest_pending: Option<DateTime<Utc>>) {
         while self.lines.front().is_some_and(|(before, _)| oldest_pending.is_none_or(|oldest| *before < oldest)) {
             self.lines.pop_front();
         }
@@ -264,7 +264,7 @@ impl Undelivered {
     }
 
     /// Returns the line at which to resume: that of the oldest pending event, else `next`, the first line not processed.
-    pub(super) fn first(&self, oldest_pending: Option<DateTime<Utc>>, next: u64) -> u64 {
+    pub(crate) fn first(&self, oldest_pending: Option<DateTime<Utc>>, next: u64) -> u64 {
         let pending = oldest_pending.and_then(|oldest| self.lines.iter().find(|(at, _)| *at >= oldest));
         pending.map_or(next, |(_, line)| *line)
     }

@@ -1,0 +1,3 @@
+//! Reactions to events that an agent brings along.
+
+pub mod log;
