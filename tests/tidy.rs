@@ -193,7 +193,7 @@ fn agent_and_consumer_never_meet() {
 }
 
 /// Stages of the data, of the agent and then of the consumer, which `run` puts together and `cli` calls.
-const STAGES: [&str; 16] = [
+const STAGES: [&str; 15] = [
     "config",
     "counters",
     "detector",
@@ -204,7 +204,6 @@ const STAGES: [&str; 16] = [
     "toolbox",
     "status",
     "source",
-    "schemas",
     "batch",
     "checkpoint",
     "store",
@@ -213,12 +212,11 @@ const STAGES: [&str; 16] = [
 ];
 
 /// Which of them may know another, and why.
-const KNOWN: [(&str, &str, &str); 28] = [
+const KNOWN: [(&str, &str, &str); 27] = [
     ("config", "counters", "it checks the choice of a source,"),
     ("config", "detector", "the limits,"),
     ("config", "publisher", "the publisher's settings,"),
-    ("config", "schemas", "the registry,"),
-    ("config", "source", "the group membership"),
+    ("config", "source", "the group membership and the registry"),
     ("config", "store", "and the store's address"),
     ("detector", "counters", "it takes readings"),
     ("event_system", "journal", "it registers events there"),
@@ -440,7 +438,10 @@ fn strays(sources: &[Source], word: &str, allowed: &[&str]) -> Vec<String> {
 #[test]
 fn drivers_stay_in_their_files() {
     let sources = sources();
-    assert_eq!(strays(sources, "rdkafka", &["kafka/", "agent/publisher/", "consumer/hours", "consumer/source"]), NONE);
+    assert_eq!(
+        strays(sources, "rdkafka", &["kafka/", "agent/publisher/", "consumer/hour_publisher", "consumer/source"]),
+        NONE
+    );
     assert_eq!(strays(sources, "rusqlite", &["agent/journal/", "consumer/store/"]), NONE);
     assert_eq!(strays(sources, "postgres::", &["consumer/store/"]), NONE);
     assert_eq!(strays(sources, "Query::new", &["consumer/store/", "consumer/report/"]), NONE, "SQL has its places");
@@ -554,7 +555,7 @@ fn sql_beyond_ascii(sources: &[Source]) -> Vec<String> {
 #[test]
 fn sql_is_in_ascii() {
     assert_eq!(sql_beyond_ascii(sources()), NONE);
-    assert!(include_str!("../src/consumer/store/postgres/V1__tables.sql").is_ascii());
+    assert!(include_str!("../src/consumer/store/postgres/migrations/V1__tables.sql").is_ascii());
 
     let planted = planted([("consumer/store/a.rs", "const A: &str = \"SELECT 'é'\"; const B: &str = \"é\";")]);
     assert_eq!(sql_beyond_ascii(&planted), ["consumer/store/a.rs"]);

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::hours::check_producer;
-use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{
     ConfigError, ConsumerUse, EVENTS_TOPIC, Invalid, Layers, SecretFile, TOPICS, TopicNames, TopicRole, TopicSpec,
     duration, one_of, raw_topics, usual_names,
 };
+use crate::consumer::hour_publisher::check_producer;
+use crate::consumer::source::schema_cache::SchemaCache;
 use crate::kafka::schema_registry::{RawRegistry, RegistryAddress};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::process::systemd::Directories;
@@ -166,7 +166,7 @@ histograms.interval = "10s"
 
     pub fn decoder(&self) -> Decoder {
         match &self.registry {
-            Some(address) => Decoder::new(Registered::new(address.clone())),
+            Some(address) => Decoder::new(SchemaCache::new(address.clone())),
             None => Decoder::new(NoRegistry),
         }
     }

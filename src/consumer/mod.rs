@@ -10,11 +10,10 @@ pub mod batch;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
-mod hours;
+mod hour_publisher;
 pub mod plot;
 pub mod report;
 pub mod run;
-mod schemas;
 mod source;
 pub mod store;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::TopicRole;
 use crate::consumer::config::Settings;
-use crate::consumer::hours::HourPublisher;
+use crate::consumer::hour_publisher::HourPublisher;
 use crate::consumer::store::{HistogramStore, HourKey, StoreError};
 use crate::process::backoff::Backoff;
 use crate::process::clock::{Clock as _, SystemClock};

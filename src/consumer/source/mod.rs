@@ -6,6 +6,7 @@ mod anchors;
 mod client;
 mod context;
 mod headers;
+pub(super) mod schema_cache;
 mod standalone;
 mod unreadable;
 mod waiting;

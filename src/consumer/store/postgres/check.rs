@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use postgres::Client;
 
 use super::address::Address;
-use super::session::{self, Support};
-use super::{partitions, pooler, quoted};
+use super::session::Support;
+use super::{migrations, partitions, pooler, quoted};
 use crate::consumer::store::StoreError;
 use crate::process::checks::Finding;
 
@@ -104,7 +104,7 @@ fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<
 
 fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Vec<Finding>, StoreError> {
     let QuotedNames { role, schema, .. } = names;
-    let (taken, ours) = (session::taken(client)??, session::version());
+    let (taken, ours) = (migrations::taken(client)??, migrations::version());
     if taken == 0 {
         let may_create: bool = client
             .query_one(
@@ -117,7 +117,7 @@ fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<V
         } else {
             Finding::failed(
                 ABOUT,
-                format!("role {role} may not create tables in {schema}: {}", session::grant(client)?),
+                format!("role {role} may not create tables in {schema}: {}", migrations::grant(client)?),
             )
         }]);
     }

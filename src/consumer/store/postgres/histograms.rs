@@ -9,7 +9,7 @@ use postgres::{Client, Row, Transaction};
 
 use super::address::Address;
 use super::maintenance::end_holder;
-use super::{pooler, session};
+use super::{migrations, pooler, session};
 use crate::consumer::store::histograms::{
     self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
     StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
@@ -93,7 +93,7 @@ impl PostgresHistograms {
         self.with(|this, client| {
             if !this.is_leader {
                 // Only the store migrates; this waits for it.
-                if session::taken(client)?? < session::version() {
+                if migrations::taken(client)?? < migrations::version() {
                     return Ok(None);
                 }
                 this.is_leader = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?.get(0);

@@ -10,7 +10,7 @@ use postgres::{Client, Error, IsolationLevel, Transaction};
 use super::address::Address;
 use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
-use super::{HELD_MAX, pooler, quoted, session};
+use super::{HELD_MAX, migrations, pooler, quoted, session};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
@@ -112,7 +112,7 @@ impl Maintenance for PostgresMaintenance {
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
         self.progress.count_answer();
-        if session::taken(&mut client)?? < session::version() {
+        if migrations::taken(&mut client)?? < migrations::version() {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {

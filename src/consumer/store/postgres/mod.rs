@@ -4,6 +4,7 @@ mod columns;
 mod copy;
 mod histograms;
 mod maintenance;
+mod migrations;
 mod partitions;
 mod pooler;
 mod reader;
@@ -25,6 +26,18 @@ use self::transaction::positions;
 use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
+
+/// Bounds of waits, none of which ends a COPY: see [`end_holders`]. The role's own could end large batches or idle sessions.
+const SETTINGS: &str = "
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '30s';
+    SET statement_timeout = '60s';
+    SET timezone = 'UTC';
+    SET datestyle = 'ISO';
+    SET default_transaction_isolation = 'read committed';
+    SET client_min_messages = 'warning';
+    SELECT set_config(name, '0', false) FROM unnest(ARRAY['transaction_timeout', 'idle_session_timeout']) AS name
+    WHERE current_setting(name, true) IS NOT NULL;";
 
 pub(super) use self::address::Address;
 pub(super) use self::check::check;

@@ -9,7 +9,7 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::address::Address;
-use super::session;
+use super::migrations;
 use crate::cli::output::Value;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
@@ -124,7 +124,7 @@ impl PostgresReader {
             }
         }
         // Answers from tables of another version could be wrong without a sign of it.
-        if session::taken(transaction)?? < session::version() {
+        if migrations::taken(transaction)?? < migrations::version() {
             return wrong(
                 "has the tables of an older version; `highwater-consumer run` creates what is missing".to_owned(),
             );
@@ -194,7 +194,7 @@ impl Whereabouts {
             LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
                    ON c.relname = '{table}' AND c.relkind = 'r' AND c.oid = coalesce(here.oid, c.oid)
             ORDER BY n.nspname LIMIT 1",
-            table = session::MIGRATIONS_TABLE
+            table = migrations::MIGRATIONS_TABLE
         );
         let row = transaction.query_typed_one(&sql, &[])?;
         Ok(Self { here: row.try_get(0)?, role: row.try_get(1)?, schema: row.try_get(2)?, usable: row.try_get(3)? })

@@ -20,7 +20,7 @@ const QUESTIONS_MAX: usize = 16;
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 const IDS_MAX: usize = 1_000;
 
-pub(super) struct Registered {
+pub(in crate::consumer) struct SchemaCache {
     address: RegistryAddress,
     clock: SystemClock,
     answers: HashMap<u32, Answer>,
@@ -42,8 +42,8 @@ enum Answer {
     Unknown(Duration),
 }
 
-impl Registered {
-    pub(super) fn new(address: RegistryAddress) -> Self {
+impl SchemaCache {
+    pub(in crate::consumer) fn new(address: RegistryAddress) -> Self {
         Self {
             address,
             clock: SystemClock::default(),
@@ -90,7 +90,7 @@ impl Registered {
     }
 }
 
-impl Schemas for Registered {
+impl Schemas for SchemaCache {
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         let now = self.clock.monotonic();
         let unknown = || DecodeError::UnknownId { id, registry: self.address.url().to_owned() };
@@ -131,8 +131,8 @@ impl Schemas for Registered {
     }
 }
 
-impl fmt::Debug for Registered {
+impl fmt::Debug for SchemaCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered").field("url", &self.address.url()).finish_non_exhaustive()
+        f.debug_struct("SchemaCache").field("url", &self.address.url()).finish_non_exhaustive()
     }
 }
