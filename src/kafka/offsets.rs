@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -9,6 +9,7 @@ use rdkafka::metadata::MetadataPartition;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{missing_right, missing_topic};
+use crate::process::clock::{Clock as _, SystemClock};
 
 /// Requests about a partition without a leader wait for as long as they may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,12 +76,13 @@ pub fn at_times<C: ConsumerContext>(
 /// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, and leaders move.
 fn of_leader<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
-    let until = Instant::now() + ask_max;
+    let clock = SystemClock::default();
+    let until = clock.monotonic() + ask_max;
     loop {
-        let answer = ask(until.saturating_duration_since(Instant::now()));
+        let answer = ask(until.saturating_sub(clock.monotonic()));
         let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         let passes = matches!(code, Some(LeaderNotAvailable | NotLeaderForPartition | UnknownTopicOrPartition));
-        if !passes || Instant::now() + ASK_AGAIN >= until {
+        if !passes || clock.monotonic() + ASK_AGAIN >= until {
             return answer;
         }
         thread::sleep(ASK_AGAIN);

@@ -3,7 +3,6 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
-use super::worker::AWAY_AFTER;
 
 pub(super) struct ProducerSession {
     pub(super) producer: Producer,
@@ -32,6 +31,7 @@ const INTRODUCTIONS: u32 = 10;
 const LAST_WORDS: u32 = 10;
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
+pub(super) const AWAY_AFTER: Duration = Duration::from_secs(5);
 const PROVEN_AWAY_MAX: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_secs(2);
 
@@ -69,8 +69,9 @@ impl ProducerSession {
         (self.cause, self.away) = (None, None);
     }
 
-    /// How long an event waits for brokers that are away before the producer goes, whose threads would look for them several times a
-    /// second. One that has delivered stays longer: Kafka knows its sequence, so that what it repeats is not doubled in the topic.
+    /// Returns how long an event waits for brokers that are away before the producer goes, whose threads would look for them several
+    /// times a second. One that has delivered stays longer: Kafka knows its sequence, so that what it repeats is not doubled in the
+    /// topic.
     pub(super) fn away_max(&self) -> Duration {
         if self.proven { PROVEN_AWAY_MAX } else { AWAY_AFTER }
     }

@@ -28,7 +28,7 @@ use super::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerRepor
 use super::encoding::Encoder;
 use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
 use super::reaper::Reaper;
-use super::session::ProducerSession;
+use super::session::{AWAY_AFTER, ProducerSession};
 use super::session_end::SessionEnd;
 use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::publisher::in_flight::InFlight;
@@ -68,7 +68,6 @@ const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
 const INTRODUCTION: Duration = Duration::from_millis(100);
 const LAST_WORD: Duration = Duration::from_millis(10);
-pub(super) const AWAY_AFTER: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Time-outs in a row, each on a working connection, after which it counts as slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
