@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::{ClientError, Connection, Reports, missing_right, not_created, offsets, unreachable_broker};
+use super::{ClientError, Connection, DRAIN, Reports, missing_right, not_created, offsets, unreachable_broker};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl Admin {
     fn metadata(&self, topic: Option<&str>) -> Result<Metadata, AdminError> {
         for _ in 0..ANSWER_MAX.as_secs() {
             let asked = self.client.client().fetch_metadata(topic, ASK_AGAIN);
-            self.client.poll(Duration::ZERO);
+            self.client.poll(DRAIN);
             match asked {
                 Ok(metadata) => return Ok(metadata),
                 Err(_) if self.last_word().is_none() => {}
@@ -189,7 +189,7 @@ impl Admin {
         let reports = Reports::of_consumer(self.connection.brokers(), (group, right), &[topic.to_owned()]);
         let consumer: BaseConsumer<Reports> = config.create_with_context(reports).map_err(misconfigured)?;
         offsets::committed(&consumer, topic, partitions, ANSWER_MAX).map_err(|error| {
-            while consumer.poll(Duration::ZERO).is_some() {}
+            while consumer.poll(DRAIN).is_some() {}
             match consumer.context().take_refused_group() {
                 Some(why) => self.refused(&why),
                 None => self.unavailable(&error),

@@ -21,7 +21,7 @@ pub use self::errors::{
     ClientError, closed_at_once, explained, missing_right, missing_topic, missing_topic_of_histograms, not_created,
     refusal,
 };
-pub use self::reports::Reports;
+pub use self::reports::{DRAIN, Reports};
 pub use self::topic_plan::{PlannedTopic, TopicPlan};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 

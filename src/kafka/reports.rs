@@ -1,6 +1,7 @@
 //! Errors that librdkafka reports through callbacks: every client has a [`Reports`], which keeps the latest and logs none itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -31,6 +32,9 @@ struct Reported {
     refused_group: Option<String>,
     trouble: Option<(RDKafkaErrorCode, String)>,
 }
+
+/// Timeout of a poll that takes in all that a client has reported by now: one that may not wait returns after a single log line.
+pub const DRAIN: Duration = Duration::from_millis(5);
 
 impl Reports {
     pub fn new(brokers: &str) -> Self {

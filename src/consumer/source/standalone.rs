@@ -12,7 +12,7 @@ use super::unreadable::{self, Strikes, is_unreadable};
 use super::{ASK_MAX, apart};
 use crate::consumer::batch::Record;
 use crate::kafka::offsets::{self, list};
-use crate::kafka::{Connection, Reports};
+use crate::kafka::{Connection, DRAIN, Reports};
 use crate::wire::Decoder;
 
 pub struct StandaloneConsumer {
@@ -73,7 +73,7 @@ impl StandaloneConsumer {
 
     fn reported_by_now(&self) -> Option<String> {
         // Polling brings the reports; before an assignment it loses no message.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        while self.consumer.poll(DRAIN).is_some() {}
         let refused_group = self.consumer.context().take_refused_group();
         self.reported().or(refused_group)
     }
