@@ -27,7 +27,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use support::agent::{Agent, until};
 use support::certificates::{Authority, put};
-use support::consumer::{Consumer, Database, Postgres};
+use support::consumer::{Consumer, Database, Postgres, Running};
 use support::events::{link_rates, noon};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
@@ -344,7 +344,7 @@ fn rates() {
             store_config(&kafka, &events, &database)
         ));
         let (started, mut watch) = (Instant::now(), Watch::new(&database));
-        let running = consumer.start(&["--quiet"]);
+        let running = start_as_unit(&mut consumer, &["--quiet"]);
         while database.ask("SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets") != format!("({rates})") {
             assert!(started.elapsed() < WAIT_MAX, "not all rates are stored");
             watch.look(running.id());
@@ -403,10 +403,19 @@ fn produce_rates(brokers: &str, topic: &str, count: u64, agents: u64) -> u64 {
     bytes
 }
 
+/// Starts the consumer with the environment of its unit, which decides what its allocator keeps.
+fn start_as_unit(consumer: &mut Consumer, arguments: &[&str]) -> Running {
+    let mut command = support::consumer::command();
+    let unit = include_str!("../systemd/highwater-consumer.service");
+    let settings = unit.lines().filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
+    command.envs(settings.filter_map(|setting| setting.split_once('=')));
+    consumer.start_as(command, arguments)
+}
+
 /// Stores all of a topic; what came of it.
 fn store_all(kafka: &Kafka, topic: &str, database: &Database, peaks: &mut Vec<f64>) -> (ExitStatus, String) {
     let mut consumer = Consumer::with(&store_config(kafka, topic, database));
-    let mut running = consumer.start(&["--until-end", "--quiet"]);
+    let mut running = start_as_unit(&mut consumer, &["--until-end", "--quiet"]);
     peaks.push(peak_kb(running.id()));
     (running.wait(), running.log())
 }
@@ -491,7 +500,7 @@ fn given_columns(database: &Database, table: &str) -> String {
 /// One more run of storing events, watched.
 fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents: u64) {
     let (mut watch, mut consumer) = (Watch::new(database), Consumer::with(&store_config(kafka, topic, database)));
-    let mut running = consumer.start(&["--until-end", "--quiet"]);
+    let mut running = start_as_unit(&mut consumer, &["--until-end", "--quiet"]);
     while status_kb(running.id(), "VmHWM") > 0.0 {
         watch.look(running.id());
     }
