@@ -7,6 +7,7 @@
 //! A picture never shows more than was measured: no line crosses the holes, and one without data says that it has none.
 
 mod axis;
+mod ellipsis;
 mod histogram;
 mod png;
 mod rate;

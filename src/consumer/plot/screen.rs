@@ -3,6 +3,7 @@
 use anstyle::{Ansi256Color, Color, Style};
 use unicode_width::UnicodeWidthChar as _;
 
+use super::ellipsis::{shortened, shortened_name};
 use crate::text::escape_control;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Page {
 }
 
 pub const WIDTH_MIN: usize = 20;
+/// Most series that get a chart each; of more, each is a line.
+pub(crate) const CHARTS_MAX: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Screen {
@@ -146,29 +149,11 @@ pub(crate) fn width(text: &str) -> usize {
 }
 
 pub(crate) fn cut(text: &str, columns: usize) -> String {
-    if width(text) <= columns {
-        return text.to_owned();
-    }
-    begin(escape_control(text).chars(), columns.saturating_sub(1)) + "…"
+    shortened(&escape_control(text), columns as f64, |text| width(text) as f64)
 }
 
-/// Shortens a name to so many columns, with an ellipsis in its middle: names of links often differ at their end.
 pub(crate) fn cut_name(name: &str, columns: usize) -> String {
-    if width(name) <= columns {
-        return name.to_owned();
-    }
-    let (name, room) = (escape_control(name), columns.saturating_sub(1));
-    let end: String = begin(name.chars().rev(), room / 2).chars().rev().collect();
-    begin(name.chars(), room - width(&end)) + "…" + &end
-}
-
-fn begin(chars: impl Iterator<Item = char>, mut columns: usize) -> String {
-    let fits = |c: &char| {
-        let rest = columns.checked_sub(c.width().unwrap_or(0));
-        columns = rest.unwrap_or(columns);
-        rest.is_some()
-    };
-    chars.take_while(fits).collect()
+    shortened_name(&escape_control(name), columns as f64, |text| width(text) as f64)
 }
 
 #[cfg(test)]

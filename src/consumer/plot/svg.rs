@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 
 use super::axis::Axis;
+use super::ellipsis::{shortened, shortened_name};
 use super::time_axis::TimeAxis;
 use crate::text::escape_control;
 
@@ -238,8 +239,6 @@ fn escaped(text: &str) -> String {
     out
 }
 
-const ELLIPSIS_EM: f64 = 0.75;
-
 /// Estimates the width, rounded up: a viewer may use another font.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
@@ -256,31 +255,11 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
 }
 
 pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
-    if text_width(text, size) <= width {
-        return text.to_owned();
-    }
-    begin(text.chars(), size, width - size * ELLIPSIS_EM).trim_end().to_owned() + "…"
+    shortened(text, width, |text| text_width(text, size))
 }
 
 pub(crate) fn fitted_name(name: &str, size: f64, width: f64) -> String {
-    if text_width(name, size) <= width {
-        return name.to_owned();
-    }
-    let room = width - size * ELLIPSIS_EM;
-    let end: String = begin(name.chars().rev(), size, room / 2.0).chars().rev().collect();
-    begin(name.chars(), size, room - text_width(&end, size)) + "…" + &end
-}
-
-fn begin(chars: impl Iterator<Item = char>, size: f64, width: f64) -> String {
-    let mut kept = String::new();
-    for c in chars {
-        kept.push(c);
-        if text_width(&kept, size) > width {
-            kept.pop();
-            break;
-        }
-    }
-    kept
+    shortened_name(name, width, |text| text_width(text, size))
 }
 
 #[cfg(test)]

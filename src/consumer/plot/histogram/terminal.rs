@@ -2,9 +2,10 @@
 
 use super::{Chart, HistogramPlot};
 use crate::consumer::plot::axis::{Axis, Quantity};
-use crate::consumer::plot::screen::{BOLD, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, cut_name, width};
+use crate::consumer::plot::screen::{
+    BOLD, CHARTS_MAX, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, cut_name, width,
+};
 
-const CHARTS_MAX: usize = 3;
 /// Columns below which a line has its name above.
 const NARROW: usize = 44;
 const NUMBER: usize = 13;

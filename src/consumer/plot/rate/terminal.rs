@@ -6,11 +6,9 @@ use super::columns::slices;
 use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{
-    BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut_name, severity_colour, width,
+    BOLD, CHARTS_MAX, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut_name, severity_colour, width,
 };
 use crate::consumer::plot::time_axis::TimeAxis;
-
-const CHARTS_MAX: usize = 3;
 
 impl RatePlot<'_> {
     pub fn text(&self, page: Page) -> String {
