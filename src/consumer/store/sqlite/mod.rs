@@ -34,7 +34,7 @@ pub(super) struct Sqlite {
 
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: [&str; 1] = [include_str!("v1.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/v1.sql")];
 
 /// Mark of this program's files; `user_version` counts something else in those of others.
 const APPLICATION_ID: i64 = 0x6877_7374; // "hwst"

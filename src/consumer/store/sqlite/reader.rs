@@ -81,7 +81,7 @@ impl ToSql for Parameter {
 
 fn value(kind: ColumnType, found: ValueRef<'_>) -> Value {
     match (kind, found) {
-        (_, ValueRef::Null) => Value::Nothing,
+        (_, ValueRef::Null) => Value::Null,
         (ColumnType::Bytes, ValueRef::Integer(number)) => ByteCount::from_bytes(number.max(0).unsigned_abs()).into(),
         (_, ValueRef::Integer(number)) => number.into(),
         (_, ValueRef::Real(number)) => number.into(),
