@@ -14,10 +14,10 @@ use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{Observer, stamp};
 use crate::agent::toolbox::FleetJournal;
 use crate::agent::toolbox::sender::{Delivery, EventSender};
-use crate::agent::toolbox::simulate::{Fleet, FleetShape, Schedule};
+use crate::agent::toolbox::simulate::{BreachCounts, Fleet, FleetShape, Pace, Schedule};
 use crate::agent::toolbox::sinks::{self, Printer, file_name};
 use crate::cli::output::OutputFormat;
-use crate::message::{Body, Direction, NewEvent, Severity};
+use crate::message::{Direction, NewEvent, Severity};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status};
 use crate::process::host::boot_id;
@@ -110,7 +110,7 @@ const PORTION: usize = 500;
 
 impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         // Only real traffic of this host is published under the agent's own name.
         if let (Some(_), Some(why)) = (&self.on, &settings.nameless) {
             return Err(Failure::config(why.as_str()));
@@ -173,12 +173,12 @@ impl Simulate {
             let began = sender.clock.monotonic();
             while pace.events < until && !sender.stopped() {
                 let left = usize::try_from(until - pace.events).unwrap_or(usize::MAX);
-                let mut drafts = self.portion(&mut fleet, left.min(PORTION), sender, began)?;
-                if drafts.is_empty() {
+                let mut new_events = self.portion(&mut fleet, left.min(PORTION), sender, began)?;
+                if new_events.is_empty() {
                     break;
                 }
-                drafts.truncate(left);
-                pace.add(drafts, sender, bar)?;
+                new_events.truncate(left);
+                pace.add(new_events, sender, bar)?;
             }
             first = end;
         }
@@ -192,17 +192,17 @@ impl Simulate {
         sender: &mut EventSender,
         began: Duration,
     ) -> Result<Vec<NewEvent>, Failure> {
-        let mut drafts = Vec::new();
-        while drafts.len() < wanted && !sender.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
+        let mut new_events = Vec::new();
+        while new_events.len() < wanted && !sender.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
             if let Some(scale) = self.time_scale {
-                if !drafts.is_empty() {
+                if !new_events.is_empty() {
                     break;
                 }
                 sender.wait(began + fleet.next_at().div_f64(scale))?;
             }
-            fleet.tick(&mut drafts);
+            fleet.tick(&mut new_events);
         }
-        Ok(drafts)
+        Ok(new_events)
     }
 
     fn schedule(&self, events_max: u64, live: u32) -> (Schedule, DateTime<Utc>) {
@@ -250,8 +250,8 @@ impl Simulate {
                 return Err(Failure::failed(format!("there is no interface {interface} on this host")));
             }
             detections.bodies.iter().for_each(|body| seen.count(body));
-            let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body });
-            pace.add(drafts.collect(), sender, bar)?;
+            let new_events = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body });
+            pace.add(new_events.collect(), sender, bar)?;
             deadline += TICK;
         }
         Ok(seen.words())
@@ -297,80 +297,5 @@ impl Simulate {
             self.common.note(&format!("{group} has stored all of them"));
         }
         Ok(())
-    }
-}
-
-struct BreachCounts<'a> {
-    interface: &'a str,
-    raise_at: String,
-    raised: u64,
-    open: u64,
-}
-
-impl<'a> BreachCounts<'a> {
-    fn new(interface: &'a str, raise_at: String) -> Self {
-        Self { interface, raise_at, raised: 0, open: 0 }
-    }
-
-    fn count(&mut self, body: &Body) {
-        match body {
-            Body::BreachRaised(_) => (self.raised, self.open) = (self.raised + 1, self.open + 1),
-            Body::BreachCleared(_) => self.open = self.open.saturating_sub(1),
-            _ => {}
-        }
-    }
-
-    fn words(&self) -> String {
-        let Self { interface, raise_at, raised, open } = self;
-        match (raised, open) {
-            (0, _) => format!("{interface} stayed below {raise_at}: no breach; lower --limit, or generate traffic"),
-            (_, 0) => format!("{interface} exceeded {raise_at}: {}", counted(*raised, "breach")),
-            _ => format!("{interface} exceeded {raise_at}: {}, {open} of them still open", counted(*raised, "breach")),
-        }
-    }
-}
-
-struct Pace {
-    rate: Option<u64>,
-    began: Option<Duration>,
-    events: u64,
-}
-
-impl Pace {
-    fn new(rate: Option<u64>) -> Self {
-        Self { rate, began: None, events: 0 }
-    }
-
-    fn add(&mut self, mut drafts: Vec<NewEvent>, sender: &mut EventSender, bar: &ProgressBar) -> Result<(), Failure> {
-        let Some(rate) = self.rate else {
-            self.events += drafts.len() as u64;
-            bar.inc(drafts.len() as u64);
-            return sender.add(drafts);
-        };
-        let began = *self.began.get_or_insert_with(|| sender.clock.monotonic());
-        let portion = usize::try_from((rate / 10).max(1)).unwrap_or(usize::MAX);
-        while !drafts.is_empty() && !sender.stopped() {
-            sender.wait(began + Duration::from_secs_f64(self.events as f64 / rate as f64))?;
-            let rest = drafts.split_off(drafts.len().min(portion));
-            let now = std::mem::replace(&mut drafts, rest);
-            self.events += now.len() as u64;
-            bar.inc(now.len() as u64);
-            sender.add(now)?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_link_did_is_said() {
-        let words =
-            |raised, open| BreachCounts { raised, open, ..BreachCounts::new("lo", "8.0 Mbit/s".into()) }.words();
-        assert!(words(0, 0).starts_with("lo stayed below 8.0 Mbit/s: no breach"));
-        assert_eq!(words(1, 0), "lo exceeded 8.0 Mbit/s: 1 breach");
-        assert_eq!(words(3, 1), "lo exceeded 8.0 Mbit/s: 3 breaches, 1 of them still open");
     }
 }

@@ -1,6 +1,8 @@
 //! Simulated agents: generated counters go through the real rates, limits and detector. Time jumps to the next second with
 //! something to read. Traffic follows from seed, start and [`Schedule`], but epochs are random: a second run adds to the first.
 
+mod breach_counts;
+mod pace;
 mod traffic;
 
 use std::cmp::Reverse;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::format_smolstr;
 
+pub(crate) use self::breach_counts::BreachCounts;
+pub(crate) use self::pace::Pace;
 use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, SimulatedLink, World, activity};
 use crate::agent::counters::Reading;
 use crate::agent::detector::limit::{Level, Limit};
@@ -130,13 +134,13 @@ impl Fleet {
         self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
     }
 
-    pub fn tick(&mut self, drafts: &mut Vec<NewEvent>) {
+    pub fn tick(&mut self, new_events: &mut Vec<NewEvent>) {
         let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
         let Self { agents, world, due, reading, detections } = self;
         while let Some(mut next) = due.peek_mut().filter(|next| next.0.0 == now) {
             let Reverse((second, index)) = &mut *next;
             let agent = &mut agents[*index];
-            agent.read(world, now, reading, detections, drafts);
+            agent.read(world, now, reading, detections, new_events);
             *second = agent.due();
         }
     }
@@ -183,7 +187,7 @@ impl SimulatedAgent {
         now: u64,
         reading: &mut Reading,
         detections: &mut Detections,
-        drafts: &mut Vec<NewEvent>,
+        new_events: &mut Vec<NewEvent>,
     ) {
         reading.clear();
         let since_boot = UPTIME + Duration::from_secs(now);
@@ -198,7 +202,7 @@ impl SimulatedAgent {
         // Sorted as by a real source, since a link that came back has another ifindex.
         reading.counters.sort_unstable_by_key(|counters| counters.ifindex);
         self.detector.observe(reading, &self.stamp, detections);
-        drafts.extend(detections.bodies.drain(..).map(|body| NewEvent { stamp: self.stamp.clone(), body }));
+        new_events.extend(detections.bodies.drain(..).map(|body| NewEvent { stamp: self.stamp.clone(), body }));
     }
 }
 
@@ -232,19 +236,19 @@ mod tests {
     fn week(seed: u64) -> Vec<NewEvent> {
         let shape = FleetShape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
         let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());
-        let mut drafts = Vec::new();
+        let mut new_events = Vec::new();
         while fleet.next_at() < WEEK {
-            fleet.tick(&mut drafts);
+            fleet.tick(&mut new_events);
         }
-        drafts
+        new_events
     }
 
     #[test]
     fn the_seed_makes_the_series() {
         let run = |seed| {
-            let told = |draft: &NewEvent| {
-                let rate = draft.body.breach().map(|breach| (breach.interface.clone(), breach.rate_bps));
-                (draft.stamp.clone(), draft.body.kind().to_owned(), rate)
+            let told = |new_event: &NewEvent| {
+                let rate = new_event.body.breach().map(|breach| (breach.interface.clone(), breach.rate_bps));
+                (new_event.stamp.clone(), new_event.body.kind().to_owned(), rate)
             };
             week(seed).iter().map(told).collect::<Vec<_>>()
         };
@@ -261,27 +265,27 @@ mod tests {
 
     #[test]
     fn a_week_is_mostly_quiet_and_busier_in_working_hours() {
-        let drafts = week(1);
-        let count = |kind: &str| drafts.iter().filter(|draft| draft.body.kind() == kind).count();
-        assert!((700..1_400).contains(&drafts.len()), "about a thousand events: {}", drafts.len());
-        assert!(count("breach_updated") * 10 < drafts.len() * 6, "{} updates", count("breach_updated"));
+        let new_events = week(1);
+        let count = |kind: &str| new_events.iter().filter(|new_event| new_event.body.kind() == kind).count();
+        assert!((700..1_400).contains(&new_events.len()), "about a thousand events: {}", new_events.len());
+        assert!(count("breach_updated") * 10 < new_events.len() * 6, "{} updates", count("breach_updated"));
         let links = count("link_added") + count("link_removed");
         assert!((2..60).contains(&links), "a few link changes: {links}");
         let mut raised = BTreeMap::new();
-        for draft in drafts.iter().filter(|draft| draft.body.kind() == "breach_raised") {
-            let time = draft.stamp.observed_at;
+        for new_event in new_events.iter().filter(|new_event| new_event.body.kind() == "breach_raised") {
+            let time = new_event.stamp.observed_at;
             *raised.entry(activity(time) > 0.6).or_insert(0) += 1;
         }
         // Working hours are 50 of 168.
         assert!(raised[&true] > raised[&false], "{raised:?}");
-        let lengths = drafts.iter().filter(|draft| draft.body.kind() == "breach_cleared");
+        let lengths = new_events.iter().filter(|new_event| new_event.body.kind() == "breach_cleared");
         let lengths: BTreeSet<u64> =
-            lengths.filter_map(|draft| Some(draft.body.breach()?.duration_ms / 1_000)).collect();
+            lengths.filter_map(|new_event| Some(new_event.body.breach()?.duration_ms / 1_000)).collect();
         assert!(lengths.first() < Some(&10) && lengths.last() > Some(&120), "seconds to minutes: {lengths:?}");
-        let over: u64 = drafts
+        let over: u64 = new_events
             .iter()
-            .filter(|draft| draft.body.kind() == "breach_cleared")
-            .filter_map(|draft| Some(draft.body.breach()?.duration_ms))
+            .filter(|new_event| new_event.body.kind() == "breach_cleared")
+            .filter_map(|new_event| Some(new_event.body.breach()?.duration_ms))
             .sum();
         assert!(over < 80 * WEEK.as_millis() as u64 / 1_000, "a thousandth of the time at most: {over} ms");
     }
@@ -293,10 +297,10 @@ mod tests {
             let schedule = Schedule::of_events(events, links, start());
             let shape = FleetShape { seed: 1, interfaces: 4, schedule };
             let mut fleet = Fleet::new(0..agents, shape, &[limit(80_000_000)], start() - schedule.lasts);
-            let (mut drafts, mut took) = (Vec::new(), Duration::ZERO);
-            while (drafts.len() as u64) < events {
+            let (mut new_events, mut took) = (Vec::new(), Duration::ZERO);
+            while (new_events.len() as u64) < events {
                 took = fleet.next_at();
-                fleet.tick(&mut drafts);
+                fleet.tick(&mut new_events);
             }
             assert!(took <= schedule.lasts, "{events} events of {agents}: {took:?} of {:?}", schedule.lasts);
             assert!(schedule.lasts <= WEEK || events == 100_000, "{events} events of {agents}: {:?}", schedule.lasts);
@@ -308,18 +312,18 @@ mod tests {
         let shape = FleetShape { seed: 1, interfaces: 2, schedule: Schedule::lasting(HOUR) };
         let noon = start() + 10 * HOUR;
         let mut fleet = Fleet::new(0..1, shape, &[limit(5_000_000)], noon);
-        let mut drafts = Vec::new();
+        let mut new_events = Vec::new();
         while fleet.next_at() < Duration::from_secs(120) {
-            fleet.tick(&mut drafts);
+            fleet.tick(&mut new_events);
         }
-        let raised = drafts.iter().filter(|draft| draft.body.kind() == "breach_raised").count();
+        let raised = new_events.iter().filter(|new_event| new_event.body.kind() == "breach_raised").count();
         assert!(raised >= 2, "both links receive 12 Mbit/s at noon: {raised}");
     }
 
     #[test]
     fn no_reset_of_a_counter_is_told_as_traffic() {
-        for draft in week(3) {
-            if let Some(breach) = draft.body.breach() {
+        for new_event in week(3) {
+            if let Some(breach) = new_event.body.breach() {
                 assert!(breach.peak_bps <= 100_000_000, "{breach:?}");
             }
         }

@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::agent::counters::{Came, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::counters::{AddReason, Counters, LinkChange, LinkInfo, LinkKind, Reading, RemoveReason, Speed};
 use crate::units::BitRate;
 
 pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
@@ -109,7 +109,7 @@ impl SimulatedLink {
     }
 
     pub(super) fn appear(&self, reading: &mut Reading) {
-        reading.changes.push(LinkChange::Added(self.info(), Came::Appeared));
+        reading.changes.push(LinkChange::Added(self.info(), AddReason::Appeared));
         reading.counters.push(self.counters());
     }
 
@@ -120,7 +120,7 @@ impl SimulatedLink {
                 self.come_back(now, reading);
                 self.draw_incident(world, now);
             } else {
-                reading.changes.push(LinkChange::Removed(self.ifindex, Left::Gone));
+                reading.changes.push(LinkChange::Removed(self.ifindex, RemoveReason::Gone));
                 (self.is_gone, self.due) = (true, end);
             }
             return;
