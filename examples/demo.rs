@@ -27,7 +27,7 @@ use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
 use highwater::message::{Body, Breach, Event};
 use highwater::process::clock::{Clock as _, SystemClock};
 use highwater::process::host::ServiceEnvironment;
-use highwater::process::signals::Control;
+use highwater::process::signals::SignalPipe;
 use highwater::process::systemd::Directories;
 use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
@@ -98,11 +98,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pictures = Pictures { database: &arguments.database, link: &link, since };
     print_header(&agent_settings, &arguments, &link);
     let (news, heard) = channel();
-    let control = Control::new()?;
-    let stop_agent = control.stopper()?;
+    let signals = SignalPipe::new()?;
+    let stop_agent = signals.stop_handle()?;
     let agent = std::thread::spawn({
         let news = news.clone();
-        move || agent(agent_settings, &control, news)
+        move || agent(agent_settings, &signals, news)
     });
     let stop_consumer = Arc::new(AtomicBool::new(false));
     let consumer = std::thread::spawn({
@@ -171,10 +171,10 @@ impl Observer for Messenger {
     }
 }
 
-fn agent(settings: AgentSettings, control: &Control, news: Sender<News>) -> Result<Outcome, String> {
+fn agent(settings: AgentSettings, signals: &SignalPipe, news: Sender<News>) -> Result<Outcome, String> {
     let observers: Vec<Box<dyn Observer>> = vec![Box::new(Messenger(news))];
     let reload = || Err("the demo has no configuration to read again".to_owned());
-    run_agent(settings, Run { control, duration: None, observers, reload: &reload }).map_err(|error| error.to_string())
+    run_agent(settings, Run { signals, duration: None, observers, reload: &reload }).map_err(|error| error.to_string())
 }
 
 fn consumer(settings: &ConsumerSettings, stop: &AtomicBool, news: &Sender<News>) -> Result<(), String> {

@@ -71,11 +71,11 @@ fn a_full_ring_in_memory_takes_little_more_than_its_size() {
     let size = 16 << 20;
     let mut journal = SqliteJournal::in_memory(ByteCount::from_bytes(size)).unwrap();
     let Event { stamp, body, .. } = updated("gw", 1);
-    let drafts = vec![NewEvent { stamp, body }; 500];
+    let new_events = vec![NewEvent { stamp, body }; 500];
     let before = memory("VmRSS:");
     // Twice as many as fit.
     while journal.pending().events == 0 || journal.lost().evicted < journal.pending().events {
-        journal.append(drafts.clone()).unwrap();
+        journal.append(new_events.clone()).unwrap();
     }
     assert!(journal.pending().bytes > size / 2, "{:?}", journal.pending());
     let grown = memory("VmHWM:").saturating_sub(before);

@@ -13,8 +13,8 @@ use chrono::DateTime;
 use highwater::agent::counters::filter::{InterfaceFilter, LinkOverride};
 use highwater::agent::counters::synthetic::Shape;
 use highwater::agent::counters::{
-    Came, CounterBits, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Packets, Reading,
-    SourceChoice, Speed, open,
+    AddReason, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Packets, Reading,
+    RemoveReason, SourceChoice, Speed, open,
 };
 use highwater::process::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
@@ -89,7 +89,10 @@ fn keeps_its_promises(mut follower: Follower) {
     let name = follower.source.name();
     let first = follower.read();
     assert!(!first.is_empty(), "{name} tells of its links at once");
-    assert!(first.iter().all(|change| matches!(change, LinkChange::Added(_, Came::Appeared))), "{name}: {first:?}");
+    assert!(
+        first.iter().all(|change| matches!(change, LinkChange::Added(_, AddReason::Appeared))),
+        "{name}: {first:?}"
+    );
     assert_eq!(follower.reading.counters.len(), first.len(), "{name}");
     for _ in 0..5 {
         let before = follower.reading.clone();
@@ -153,7 +156,7 @@ fn follows_links(choice: SourceChoice) {
     ip("link add hw0 type veth peer name hw1");
     ip("link add other0 type veth peer name other1");
     let added = follower.read();
-    assert!(added.iter().all(|change| matches!(change, LinkChange::Added(_, Came::Appeared))), "{added:?}");
+    assert!(added.iter().all(|change| matches!(change, LinkChange::Added(_, AddReason::Appeared))), "{added:?}");
     let mut names = follower.names();
     names.sort_unstable();
     assert_eq!(names, ["hw0", "hw1"]);
@@ -182,17 +185,17 @@ fn follows_links(choice: SourceChoice) {
         |change: &LinkChange| matches!(change, LinkChange::Changed(l) if l.ifindex == hw0.ifindex && l.name == "hw9");
     assert!(renamed.iter().any(kept), "{renamed:?}");
     ip("link set hw9 name away");
-    let away = LinkChange::Removed(hw0.ifindex, Left::RenamedTo("away".into()));
+    let away = LinkChange::Removed(hw0.ifindex, RemoveReason::RenamedTo("away".into()));
     assert_eq!(follower.read(), [away]);
     assert_eq!(follower.reading.counters.len(), 1);
     ip("link set away name hw0");
     let back = follower.read();
-    assert!(matches!(&back[..], [LinkChange::Added(_, Came::RenamedFrom(old))] if old == "away"), "{back:?}");
+    assert!(matches!(&back[..], [LinkChange::Added(_, AddReason::RenamedFrom(old))] if old == "away"), "{back:?}");
 
     ip("link del hw0");
     let gone = follower.read();
     assert!(
-        gone.iter().all(|change| matches!(change, LinkChange::Removed(_, Left::Gone))) && gone.len() == 2,
+        gone.iter().all(|change| matches!(change, LinkChange::Removed(_, RemoveReason::Gone))) && gone.len() == 2,
         "{gone:?}"
     );
     assert_eq!(follower.reading.counters, []);
@@ -376,7 +379,8 @@ fn netlink_knows_altnames() {
         ip("link property del dev hw0 altname uplink-of-the-building");
         ip("link property add dev hw1 altname uplink");
         let changes = follower.read();
-        let [LinkChange::Removed(_, Left::Unselected), LinkChange::Added(hw1, Came::Named)] = &changes[..] else {
+        let [LinkChange::Removed(_, RemoveReason::Unselected), LinkChange::Added(hw1, AddReason::Named)] = &changes[..]
+        else {
             panic!("{changes:?}")
         };
         assert_eq!(hw1.name, "hw1");

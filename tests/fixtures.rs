@@ -201,7 +201,7 @@ fn open_journal(directory: &Path, now: &Stamp) -> Result<DurableJournal, Journal
     DurableJournal::open(config, now)
 }
 
-fn draft(Event { stamp, body, .. }: Event) -> NewEvent {
+fn new_event(Event { stamp, body, .. }: Event) -> NewEvent {
     NewEvent { stamp, body }
 }
 
@@ -219,9 +219,9 @@ fn window_as_json(window: NewEvent) -> Value {
 fn write_journal(directory: &Path) {
     let state = tempfile::tempdir().unwrap();
     let mut journal = open_journal(state.path(), &stamp(1)).unwrap();
-    let open_window = draft(windows().remove(1));
-    journal.append(events().into_iter().map(draft).collect()).unwrap();
-    journal.append(vec![draft(windows().remove(0))]).unwrap();
+    let open_window = new_event(windows().remove(1));
+    journal.append(events().into_iter().map(new_event).collect()).unwrap();
+    journal.append(vec![new_event(windows().remove(0))]).unwrap();
     journal.keep_open_window(open_window).unwrap();
     journal.note_samples(Some(EventId { epoch: Epoch(0x5a5a), seq: 8 })).unwrap();
     let expected = json!({
@@ -264,7 +264,7 @@ fn a_journal_of_each_release_is_continued() {
         let breaches: Vec<Value> = journal.open_breaches().unwrap().iter().map(as_json).collect();
         says_the_same(&breaches.into(), &then["breaches"], "breaches");
         says_the_same(&window_as_json(journal.open_window().unwrap().unwrap()), &then["window"], "window");
-        let next = journal.append(vec![draft(updated("gw", 61))]).unwrap();
+        let next = journal.append(vec![new_event(updated("gw", 61))]).unwrap();
         let last = |series: &str| then[series].as_array().unwrap().last().unwrap().clone();
         assert_eq!(next[0].id.epoch.to_string(), last("events")["epoch"]);
         assert_eq!(next[0].id.seq, last("events")["seq"].as_u64().unwrap() + 2, "the declaration is between them");

@@ -64,8 +64,8 @@ impl EventSystem {
         Some(self.observers.remove(at).1)
     }
 
-    pub fn add_event(&mut self, draft: NewEvent) -> Result<EventId, JournalError> {
-        let events = self.add_events(vec![draft])?;
+    pub fn add_event(&mut self, new_event: NewEvent) -> Result<EventId, JournalError> {
+        let events = self.add_events(vec![new_event])?;
         Ok(events[0].id)
     }
 
@@ -73,12 +73,12 @@ impl EventSystem {
     ///
     /// # Errors
     /// The journal refused them; no observer has seen any of them.
-    pub fn add_events(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
-        if drafts.is_empty() {
+    pub fn add_events(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
+        if new_events.is_empty() {
             return Ok(Vec::new());
         }
-        let events = self.journal.append(drafts)?;
-        self.tell(|observer| observer.added(&events));
+        let events = self.journal.append(new_events)?;
+        self.notify(|observer| observer.added(&events));
         self.tell_own_events();
         Ok(events)
     }
@@ -86,7 +86,7 @@ impl EventSystem {
     pub fn tell_own_events(&mut self) {
         let events = self.journal.take_own_events();
         if !events.is_empty() {
-            self.tell(|observer| observer.added(&events));
+            self.notify(|observer| observer.added(&events));
         }
     }
 
@@ -114,14 +114,14 @@ impl EventSystem {
         failpoints::pass("removal-before");
         self.journal.remove(ids)?;
         failpoints::pass("removal-after");
-        self.tell(|observer| observer.removed(ids));
+        self.notify(|observer| observer.removed(ids));
         Ok(())
     }
 
     /// Replaces an event that Kafka will never accept by its loss; after an error the event stays.
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
-        self.tell(|observer| observer.removed(&[id]));
+        self.notify(|observer| observer.removed(&[id]));
         self.tell_own_events();
         Ok(())
     }
@@ -131,7 +131,7 @@ impl EventSystem {
     }
 
     pub fn flush(&mut self) {
-        self.tell(|observer| observer.flush());
+        self.notify(|observer| observer.flush());
     }
 
     pub fn batch(
@@ -153,7 +153,7 @@ impl EventSystem {
         std::mem::take(&mut self.failures)
     }
 
-    fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer) -> Result<(), ObserveError>) {
+    fn notify(&mut self, mut what: impl FnMut(&mut dyn Observer) -> Result<(), ObserveError>) {
         for (_, observer) in &mut self.observers {
             if let Err(cause) = what(&mut **observer) {
                 self.failures.push(ObserverFailure { observer: observer.name().to_owned(), cause });
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    fn draft() -> NewEvent {
+    fn new_event() -> NewEvent {
         let stamp = Stamp {
             agent: "a".into(),
             observed_at: chrono::DateTime::UNIX_EPOCH,
@@ -228,7 +228,7 @@ mod tests {
         let mut system = EventSystem::new(Box::new(SqliteJournal::in_memory(MIB).unwrap()));
         let first = system.subscribe(Box::new(Diary("a", Rc::clone(&diary), true)));
         system.subscribe(Box::new(Diary("b", Rc::clone(&diary), false)));
-        let id = system.add_event(draft()).unwrap();
+        let id = system.add_event(new_event()).unwrap();
         assert_eq!(system.failures()[0].to_string(), "observer a failed");
         system.unsubscribe(first).unwrap();
         system.flush();

@@ -30,7 +30,7 @@ pub enum OutputFormat {
 /// `Nothing` is empty, and `null` in JSON. A table shows bytes as `18.9 MiB` and rates (in bits per second) as `83.9 Mbit/s`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    Nothing,
+    Null,
     Text(String),
     Number(i128),
     Fraction(f64),
@@ -214,12 +214,12 @@ impl Value {
     }
 
     fn may_stand_right(&self) -> bool {
-        self.is_quantity() || *self == Self::Nothing
+        self.is_quantity() || *self == Self::Null
     }
 
     fn shown(&self) -> String {
         match self {
-            Self::Nothing => "-".to_owned(),
+            Self::Null => "-".to_owned(),
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
             Self::Day(day) => day.to_string(),
             Self::Bytes(bytes) => bytes.to_string(),
@@ -238,7 +238,7 @@ impl Value {
 
     fn plain(&self) -> Cow<'_, str> {
         match self {
-            Self::Nothing => Cow::Borrowed(""),
+            Self::Null => Cow::Borrowed(""),
             Self::Text(text) => Cow::Borrowed(text),
             Self::Number(number) => number.to_string().into(),
             Self::Fraction(number) => number.to_string().into(),
@@ -267,7 +267,7 @@ impl Serialize for Object<'_> {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Nothing => serializer.serialize_unit(),
+            Self::Null => serializer.serialize_unit(),
             Self::Text(_) | Self::Blob(_) | Self::Time(_) | Self::Day(_) => serializer.serialize_str(&self.plain()),
             Self::Number(number) => serializer.serialize_i128(*number),
             Self::Fraction(number) => serializer.serialize_f64(*number),
@@ -306,7 +306,7 @@ value_from! {
 
 impl<T: Into<Self>> From<Option<T>> for Value {
     fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Nothing, T::into)
+        value.map_or(Self::Null, T::into)
     }
 }
 
@@ -334,7 +334,7 @@ mod tests {
         let time = DateTime::from_timestamp_micros(1_795_176_000_123_456);
         [
             ["gw-1".into(), 9_u64.into(), ByteCount::from_bytes(1 << 20).into(), time.into()],
-            ["a,\"b\"\u{1b}[31m\n".into(), 10_000_i64.into(), Value::Nothing, Value::Nothing],
+            ["a,\"b\"\u{1b}[31m\n".into(), 10_000_i64.into(), Value::Null, Value::Null],
         ]
     }
 
@@ -345,7 +345,7 @@ mod tests {
                      a,\"b\"\\u{1b}[31m\\n  10000        -  -\n";
         assert_eq!(printed(OutputFormat::Table, &two()), table);
         assert_eq!(printed(OutputFormat::Table, &[]), "agent  seq  excess  since\n");
-        let wide = [["东京".into(), Value::from("x"), Value::Nothing, Value::Nothing]];
+        let wide = [["东京".into(), Value::from("x"), Value::Null, Value::Null]];
         assert_eq!(printed(OutputFormat::Table, &wide), "agent  seq  excess  since\n东京   x    -       -\n");
     }
 
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn a_table_is_printed_as_its_rows_come_however_wide_the_later_ones_are() {
         let mut out = Vec::new();
-        let row = |agent: &str| [agent.into(), 7_u64.into(), Value::Nothing, Value::Nothing];
+        let row = |agent: &str| [agent.into(), 7_u64.into(), Value::Null, Value::Null];
         let mut rows = Rows::new(OutputFormat::Table, COLUMNS, anstream::StripStream::new(&mut out));
         for _ in 0..MEASURED_ROWS {
             rows.push(row("gw")).unwrap();

@@ -54,11 +54,11 @@ pub struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     #[error("{0}")]
-    Away(String),
+    Unavailable(String),
     #[error("{0}")]
     Misconfigured(String),
     #[error("{0}")]
-    Unknown(String),
+    NotFound(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Registry {
     pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {
-            return Err(RegistryError::Unknown(format!("{id} is not a schema id")));
+            return Err(RegistryError::NotFound(format!("{id} is not a schema id")));
         }
         let mut request = self.http.get(format!("{}/schemas/ids/{id}", self.url)).header("accept", JSON);
         if let Some(authorization) = &self.authorization {
@@ -225,66 +225,66 @@ impl Registry {
             let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
             Ok((status, body))
         });
-        let (status, body) = whole.map_err(|error| self.misfortune(&error))?;
+        let (status, body) = whole.map_err(|error| self.failure_of(&error))?;
         understood(&self.url, status, &body)
     }
 
-    fn misfortune(&self, error: &ureq::Error) -> RegistryError {
+    fn failure_of(&self, error: &ureq::Error) -> RegistryError {
         match error {
             ureq::Error::NativeTls(_) | ureq::Error::Tls(_) | ureq::Error::Der(_) | ureq::Error::Pem(_) => {
-                RegistryError::Misconfigured(self.said(&format!("{error}; check kafka.registry.ca_file")))
+                RegistryError::Misconfigured(self.message(&format!("{error}; check kafka.registry.ca_file")))
             }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_) => {
-                RegistryError::Misconfigured(self.said(&format!("{error}; check kafka.registry.url")))
+                RegistryError::Misconfigured(self.message(&format!("{error}; check kafka.registry.url")))
             }
-            error => RegistryError::Away(self.said(&error.to_string())),
+            error => RegistryError::Unavailable(self.message(&error.to_string())),
         }
     }
 
     fn nonsense(&self, wanted: &str, answer: &Value) -> RegistryError {
         let text = truncate(&answer.to_string(), 100);
         RegistryError::Misconfigured(
-            self.said(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
+            self.message(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
         )
     }
 
-    fn said(&self, what: &str) -> String {
-        said_by(&self.url, what)
+    fn message(&self, what: &str) -> String {
+        message_of(&self.url, what)
     }
 }
 
-fn said_by(url: &str, what: &str) -> String {
+fn message_of(url: &str, what: &str) -> String {
     format!("schema registry {url}: {what}")
 }
 
 /// Takes a 404 for a missing schema only with the error code for it: a wrong address gets one too.
 fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryError> {
     let answer = serde_json::from_slice::<Value>(body);
-    let said = || {
+    let refusal = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
         let text = message.unwrap_or_else(|| String::from_utf8_lossy(body));
-        said_by(url, &format!("{status} {}", escape_control(&truncate(text.trim(), 300))))
+        message_of(url, &format!("{status} {}", escape_control(&truncate(text.trim(), 300))))
     };
     let code = || answer.as_ref().ok().and_then(|answer| number(answer, "error_code"));
     match status {
         200..=299 => match answer {
             Ok(answer) => Ok(answer),
             Err(_) => {
-                Err(RegistryError::Misconfigured(format!("{}, which is not JSON; check kafka.registry.url", said())))
+                Err(RegistryError::Misconfigured(format!("{}, which is not JSON; check kafka.registry.url", refusal())))
             }
         },
-        404 if matches!(code(), Some(40_401..=40_403)) => Err(RegistryError::Unknown(said())),
+        404 if matches!(code(), Some(40_401..=40_403)) => Err(RegistryError::NotFound(refusal())),
         401 | 403 => {
             let keys = "kafka.registry.username and password_file, and the rights of that user";
-            Err(RegistryError::Misconfigured(format!("{}; check {keys}", said())))
+            Err(RegistryError::Misconfigured(format!("{}; check {keys}", refusal())))
         }
         409 => Err(RegistryError::Misconfigured(format!(
             "{}; the schema of this version does not fit those before it: write to another topic, or ease the subject's \
              compatibility rule",
-            said()
+            refusal()
         ))),
-        408 | 429 | 500..=599 => Err(RegistryError::Away(said())),
-        _ => Err(RegistryError::Misconfigured(format!("{}; check kafka.registry.url", said()))),
+        408 | 429 | 500..=599 => Err(RegistryError::Unavailable(refusal())),
+        _ => Err(RegistryError::Misconfigured(format!("{}; check kafka.registry.url", refusal()))),
     }
 }
 
@@ -332,9 +332,9 @@ mod tests {
             (
                 404,
                 r#"{"error_code":40403,"message":"Schema not found"}"#,
-                RegistryError::Unknown("schema registry http://r: 404 Schema not found".into()),
+                RegistryError::NotFound("schema registry http://r: 404 Schema not found".into()),
             ),
-            (503, "busy\r\n", RegistryError::Away("schema registry http://r: 503 busy".into())),
+            (503, "busy\r\n", RegistryError::Unavailable("schema registry http://r: 503 busy".into())),
         ] {
             assert_eq!(answer(status, body), Err(wanted));
         }

@@ -100,16 +100,16 @@ impl ManualClock {
 
     pub fn advance(&self, by: Duration) {
         let (monotonic, boottime, wall) = self.now.get();
-        self.now.set((monotonic + by, boottime + by, moved(wall, by)));
+        self.now.set((monotonic + by, boottime + by, shifted(wall, by)));
     }
 
     pub fn suspend(&self, by: Duration) {
         let (monotonic, boottime, wall) = self.now.get();
-        self.now.set((monotonic, boottime + by, moved(wall, by)));
+        self.now.set((monotonic, boottime + by, shifted(wall, by)));
     }
 }
 
-fn moved(wall: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+fn shifted(wall: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     wall + TimeDelta::from_std(by).unwrap_or(TimeDelta::MAX)
 }
 

@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 const TROUBLES_MAX: usize = 16;
 
 impl LogThrottle {
-    pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
+    pub fn admit(&self, message: &str, now: Duration) -> Option<String> {
         let message = without_timing(message);
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(throttled) = troubles.iter_mut().find(|throttled| throttled.message == message) {
@@ -40,7 +40,7 @@ impl LogThrottle {
         Some(message)
     }
 
-    pub fn over(&self) -> bool {
+    pub fn clear(&self) -> bool {
         !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
     }
 }
@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn trouble_is_said_at_once_and_then_rarely() {
         let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
-        assert!(trouble.seen("cannot reach Kafka", start).is_some());
+        assert!(trouble.admit("cannot reach Kafka", start).is_some());
         assert!(
-            trouble.seen("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
+            trouble.admit("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
         );
-        assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
-        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
-        assert!(trouble.over() && !trouble.over());
+        assert!(trouble.admit("no such topic", start + Duration::from_secs(2)).is_some());
+        assert!(trouble.admit("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
+        assert!(trouble.clear() && !trouble.clear());
     }
 }

@@ -11,14 +11,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 #[derive(Debug)]
-pub struct Control {
-    wishes: Wishes,
+pub struct SignalPipe {
+    requests: Requests,
     reader: UnixStream,
     writer: UnixStream,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Wishes {
+struct Requests {
     stop: Arc<AtomicBool>,
     flush: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
@@ -28,20 +28,20 @@ struct Wishes {
 pub struct Waker(UnixStream);
 
 #[derive(Debug)]
-pub struct Stopper(Wishes, Waker);
+pub struct StopHandle(Requests, Waker);
 
-impl Control {
+impl SignalPipe {
     pub fn new() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        Ok(Self { wishes: Wishes::default(), reader, writer })
+        Ok(Self { requests: Requests::default(), reader, writer })
     }
 
     pub fn listen_to_signals(&self) -> io::Result<()> {
-        let Wishes { stop, flush, reload } = &self.wishes;
-        for (signal, wish) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {
-            signal_hook::flag::register(signal, Arc::clone(wish))?;
+        let Requests { stop, flush, reload } = &self.requests;
+        for (signal, request) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {
+            signal_hook::flag::register(signal, Arc::clone(request))?;
             signal_hook::low_level::pipe::register(signal, self.writer.try_clone()?)?;
         }
         Ok(())
@@ -51,19 +51,19 @@ impl Control {
         Ok(Waker(self.writer.try_clone()?))
     }
 
-    pub fn stopper(&self) -> io::Result<Stopper> {
-        Ok(Stopper(self.wishes.clone(), self.waker()?))
+    pub fn stop_handle(&self) -> io::Result<StopHandle> {
+        Ok(StopHandle(self.requests.clone(), self.waker()?))
     }
 
     pub fn sleep(&self, timeout: Duration) {
-        self.sleep_beside(None, timeout);
+        self.wait(None, timeout);
     }
 
     /// Sleeps until woken, or until `door` is readable: then returns true.
-    pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
+    pub fn wait(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
-        let wishes = self.reader.as_fd();
-        let mut fds = [wishes, door.unwrap_or(wishes)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let requests = self.reader.as_fd();
+        let mut fds = [requests, door.unwrap_or(requests)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // EINTR means a signal, whose byte is in the pipe by now.
         if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
             return false;
@@ -73,16 +73,16 @@ impl Control {
         door.is_some() && !fds[1].revents().is_empty()
     }
 
-    pub fn stop(&self) -> bool {
-        self.wishes.stop.load(Ordering::Relaxed)
+    pub fn stop_requested(&self) -> bool {
+        self.requests.stop.load(Ordering::Relaxed)
     }
 
-    pub fn flush(&self) -> bool {
-        self.wishes.flush.swap(false, Ordering::Relaxed)
+    pub fn take_flush_request(&self) -> bool {
+        self.requests.flush.swap(false, Ordering::Relaxed)
     }
 
-    pub fn reload(&self) -> bool {
-        self.wishes.reload.swap(false, Ordering::Relaxed)
+    pub fn take_reload_request(&self) -> bool {
+        self.requests.reload.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -93,7 +93,7 @@ impl Waker {
     }
 }
 
-impl Stopper {
+impl StopHandle {
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
         self.1.wake();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 #[derive(Debug)]
-pub struct Service {
+pub struct Notifier {
     every: Option<Duration>,
     next: Duration,
 }
@@ -36,40 +36,40 @@ impl Directories {
     }
 }
 
-impl Service {
+impl Notifier {
     pub fn ready(round: Duration) -> Self {
-        let mut service = Self { every: None, next: Duration::ZERO };
-        service.reloaded(round);
-        service
+        let mut notifier = Self { every: None, next: Duration::ZERO };
+        notifier.reloaded(round);
+        notifier
     }
 
-    pub fn lives(&mut self, now: Duration) {
+    pub fn ping(&mut self, now: Duration) {
         if let Some(every) = self.every.filter(|_| now >= self.next) {
             self.next = now + every;
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
     }
 
-    /// Reports a reload from `now` (`CLOCK_MONOTONIC`) until [`Service::reloaded`].
-    pub fn reloads(&self, now: Duration) {
-        tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
+    /// Reports a reload from `now` (`CLOCK_MONOTONIC`) until [`Notifier::reloaded`].
+    pub fn reloading(&self, now: Duration) {
+        notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
     }
 
-    pub fn stops(&self) {
-        tell(&[NotifyState::Stopping]);
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
     }
 
     /// Reports readiness; asks for a longer time-out if three rounds take longer than the manager's own (`WatchdogSec=`).
     pub fn reloaded(&mut self, round: Duration) {
-        let Some(patience) = sd_notify::watchdog_enabled() else { return tell(&[NotifyState::Ready]) };
+        let Some(patience) = sd_notify::watchdog_enabled() else { return notify(&[NotifyState::Ready]) };
         let asked = patience.max(round * 3);
         let asked_us = u32::try_from(asked.as_micros()).unwrap_or(u32::MAX); // 71 min is the most that can be asked for
-        tell(&[NotifyState::Ready, NotifyState::WatchdogUsec(asked_us)]);
+        notify(&[NotifyState::Ready, NotifyState::WatchdogUsec(asked_us)]);
         (self.every, self.next) = (Some(asked / 4), Duration::ZERO);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot notify systemd: {error}");
     }

@@ -6,53 +6,55 @@ use std::time::Duration;
 use crate::process::clock::{Clock as _, SystemClock};
 
 #[derive(Clone, Debug)]
-pub struct Heart(Arc<Mutex<Beat>>);
+pub struct Heartbeat(Arc<Mutex<Step>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Beat {
+struct Step {
     doing: Option<&'static str>,
     since: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub struct Stall {
     pub doing: &'static str,
     pub time: Duration,
 }
 
-impl Default for Heart {
+impl Default for Heartbeat {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Beat { doing: None, since: Duration::ZERO })))
+        Self(Arc::new(Mutex::new(Step { doing: None, since: Duration::ZERO })))
     }
 }
 
-impl Heart {
-    pub fn beat(&self, doing: &'static str, now: Duration) {
-        self.set(Beat { doing: Some(doing), since: now });
+impl Heartbeat {
+    pub fn enter(&self, doing: &'static str, now: Duration) {
+        self.set(Step { doing: Some(doing), since: now });
     }
 
-    pub fn rest(&self) {
-        self.set(Beat { doing: None, since: Duration::ZERO });
+    pub fn idle(&self) {
+        self.set(Step { doing: None, since: Duration::ZERO });
     }
 
-    fn set(&self, beat: Beat) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
+    fn set(&self, step: Step) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
-    /// Checks until the heart is dropped; calls `alarm` once for each step longer than `longest`.
+    /// Checks until the heartbeat is dropped; calls `alarm` once for each step longer than `longest`.
     pub fn watch(
         &self,
         every: Duration,
         longest: Duration,
-        mut alarm: impl FnMut(Stuck) + Send + 'static,
+        mut alarm: impl FnMut(Stall) + Send + 'static,
     ) -> std::io::Result<()> {
-        let heart = Arc::downgrade(&self.0);
+        let heartbeat = Arc::downgrade(&self.0);
         let watch = move || {
             let clock = SystemClock::default();
             let mut told = None;
-            while let Some(beat) = heart.upgrade().map(|heart| *heart.lock().unwrap_or_else(PoisonError::into_inner)) {
-                if let Some(stuck) = stuck(beat, clock.monotonic(), longest)
-                    && told.replace(beat) != Some(beat)
+            while let Some(step) =
+                heartbeat.upgrade().map(|heartbeat| *heartbeat.lock().unwrap_or_else(PoisonError::into_inner))
+            {
+                if let Some(stuck) = stuck(step, clock.monotonic(), longest)
+                    && told.replace(step) != Some(step)
                 {
                     alarm(stuck);
                 }
@@ -63,9 +65,9 @@ impl Heart {
     }
 }
 
-fn stuck(beat: Beat, now: Duration, longest: Duration) -> Option<Stuck> {
-    let time = now.saturating_sub(beat.since);
-    Some(Stuck { doing: beat.doing.filter(|_| time > longest)?, time })
+fn stuck(step: Step, now: Duration, longest: Duration) -> Option<Stall> {
+    let time = now.saturating_sub(step.since);
+    Some(Stall { doing: step.doing.filter(|_| time > longest)?, time })
 }
 
 #[cfg(test)]
@@ -79,29 +81,29 @@ mod tests {
     #[test]
     fn only_a_long_step_is_stuck() {
         let since = Duration::from_secs(100);
-        let step = Beat { doing: Some("storing"), since };
+        let step = Step { doing: Some("storing"), since };
         assert_eq!(stuck(step, since + LONGEST, LONGEST), None);
         let time = LONGEST + Duration::from_secs(1);
-        assert_eq!(stuck(step, since + time, LONGEST), Some(Stuck { doing: "storing", time }));
+        assert_eq!(stuck(step, since + time, LONGEST), Some(Stall { doing: "storing", time }));
         assert_eq!(stuck(step, Duration::from_secs(1), LONGEST), None);
-        assert_eq!(stuck(Beat { doing: None, since }, since + time, LONGEST), None, "it sleeps");
+        assert_eq!(stuck(Step { doing: None, since }, since + time, LONGEST), None, "it sleeps");
     }
 
     #[test]
     fn one_alarm_a_step_as_long_as_the_loop_is_there() {
         let (sender, alarms) = channel();
-        let heart = Heart::default();
+        let heartbeat = Heartbeat::default();
         // Both steps began, by their time, when the machine did.
-        heart.beat("reading", Duration::ZERO);
-        heart
+        heartbeat.enter("reading", Duration::ZERO);
+        heartbeat
             .watch(Duration::from_millis(1), Duration::from_nanos(1), move |stuck| {
                 let _ = sender.send(stuck);
             })
             .unwrap();
         assert_eq!(alarms.recv().unwrap().doing, "reading");
-        heart.beat("writing", Duration::ZERO);
+        heartbeat.enter("writing", Duration::ZERO);
         assert_eq!(alarms.recv().unwrap().doing, "writing");
-        drop(heart);
+        drop(heartbeat);
         // The thread ends, and its sender with it.
         assert!(alarms.recv().is_err());
     }

@@ -262,8 +262,8 @@ fn open_journal(directory: &Path) -> DurableJournal {
 
 fn register(journal: &mut dyn Journal, count: usize, notes: &mut File) {
     let body = Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None });
-    let drafts = vec![NewEvent { stamp: stamp(1), body }; count];
-    for event in journal.append(drafts).expect("there is always memory") {
+    let new_events = vec![NewEvent { stamp: stamp(1), body }; count];
+    for event in journal.append(new_events).expect("there is always memory") {
         writeln!(notes, "{} {}", event.id.epoch, event.id.seq).expect("notes can be written");
     }
 }

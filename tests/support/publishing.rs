@@ -9,7 +9,7 @@ use highwater::agent::toolbox::FleetJournal;
 use highwater::kafka::{Connection, RawConnection};
 use highwater::message::{Body, Event, NewEvent, Stamp};
 use highwater::process::clock::{Clock as _, SystemClock};
-use highwater::process::signals::Control;
+use highwater::process::signals::SignalPipe;
 
 use super::events::updated;
 use super::process::until;
@@ -18,7 +18,7 @@ use super::process::until;
 pub(crate) struct Publishing {
     system: EventSystem,
     publisher: Publisher,
-    control: Control,
+    signals: SignalPipe,
     clock: SystemClock,
     added: u64,
     is_barren: bool,
@@ -48,8 +48,8 @@ impl Publishing {
         let publisher = Publisher::new(settings, false, clock.monotonic());
         let mut system = EventSystem::new(Box::new(FleetJournal::new()));
         system.subscribe(publisher.observer());
-        let control = Control::new().expect("a pipe");
-        Self { system, publisher, control, clock, added: 0, is_barren: false }
+        let signals = SignalPipe::new().expect("a pipe");
+        Self { system, publisher, signals, clock, added: 0, is_barren: false }
     }
 
     pub(crate) fn add(&mut self, events: u64) {
@@ -60,15 +60,15 @@ impl Publishing {
     pub(crate) fn add_bodies(&mut self, bodies: Vec<Body>) {
         let Event { stamp, .. } = updated("gw", 1);
         self.added += bodies.len() as u64;
-        let drafts = bodies.into_iter().map(|body| NewEvent { stamp: stamp.clone(), body }).collect();
-        self.system.add_events(drafts).expect("the journal takes them");
+        let new_events = bodies.into_iter().map(|body| NewEvent { stamp: stamp.clone(), body }).collect();
+        self.system.add_events(new_events).expect("the journal takes them");
         self.turn();
     }
 
     fn turn(&mut self) {
-        let Self { system, publisher, control, clock, .. } = self;
+        let Self { system, publisher, signals, clock, .. } = self;
         let stamp = || Stamp { agent: "gw".into(), ..updated("gw", 1).stamp };
-        let waker = || if self.is_barren { Err(std::io::ErrorKind::OutOfMemory.into()) } else { control.waker() };
+        let waker = || if self.is_barren { Err(std::io::ErrorKind::OutOfMemory.into()) } else { signals.waker() };
         publisher.turn(system, clock.monotonic(), stamp, waker).expect("the journal works");
     }
 
@@ -84,7 +84,7 @@ impl Publishing {
 
     pub(crate) fn until(&mut self, name: &str, is_so: impl Fn(&Progress) -> bool) {
         until(name, || {
-            self.control.sleep(Duration::from_millis(20));
+            self.signals.sleep(Duration::from_millis(20));
             self.turn();
             is_so(self.publisher.progress()).then_some(())
         });

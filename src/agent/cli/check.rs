@@ -98,7 +98,7 @@ fn check_registry(settings: &Settings) -> Option<Finding> {
             Finding::warning(about, format!("{url} is not used: {} needs no schema; see kafka.format", encoding.format))
         }
         Some(Ok(id)) => Finding::ok(about, format!("{url} has the schema, with id {id}")),
-        Some(Err(RegistryError::Unknown(_))) if encoding.auto_register => {
+        Some(Err(RegistryError::NotFound(_))) if encoding.auto_register => {
             Finding::ok(about, format!("{url} answers, and has no such schema yet: the agent registers it"))
         }
         Some(Err(error)) => Finding::failed(about, error),

@@ -64,7 +64,7 @@ impl Common {
     }
 
     #[cfg(feature = "toolbox")]
-    pub(super) fn begin(&self) -> Result<Settings, Failure> {
+    pub(super) fn prepare(&self) -> Result<Settings, Failure> {
         self.start_log();
         Settings::new(&self.layers().map_err(Failure::config)?, &ServiceEnvironment::read()).map_err(Failure::config)
     }

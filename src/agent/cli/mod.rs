@@ -21,7 +21,7 @@ use crate::agent::run::{self, Run};
 use crate::cli;
 use crate::cli::output;
 use crate::process::exit::Failure;
-use crate::process::signals::Control;
+use crate::process::signals::SignalPipe;
 use crate::wire::{FORMATS, Format};
 
 const RUN_HELP: &str = "\
@@ -104,10 +104,10 @@ impl Command {
                     info!("there is no {file}: using flags, the environment and defaults");
                 }
                 settings.warnings.iter().for_each(|warning| warn!("{warning}"));
-                let control = Control::new().map_err(Failure::failed)?;
-                control.listen_to_signals().map_err(Failure::failed)?;
+                let signals = SignalPipe::new().map_err(Failure::failed)?;
+                signals.listen_to_signals().map_err(Failure::failed)?;
                 let reload = || flags.settings().map_err(|error| error.to_string());
-                let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
+                let run = Run { signals: &signals, duration, observers: Vec::new(), reload: &reload };
                 run::run(settings, run)?.all_delivered()
             }
             Self::Init(command) => command.run(),

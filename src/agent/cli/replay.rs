@@ -156,7 +156,7 @@ enum ReplayEnd {
 impl Replay {
     pub(super) fn run(self) -> Result<(), Failure> {
         let agent = self.agent_name()?;
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let limits = self.limits(&settings)?;
         let (events, samples) = self.publishers(&settings)?;
         let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
@@ -268,12 +268,12 @@ impl Replay {
             }
             output::finished(summary.row(&detections.bodies))?;
             bar.inc(1);
-            let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body }).collect();
+            let new_events = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body }).collect();
             let sample = streams.wants_samples().then(|| {
                 let body = Body::Sample(sample::sample(&self.interface, &row.recorded));
                 NewEvent { stamp: now.clone(), body }
             });
-            streams.add(row.line, &now, drafts, sample)?;
+            streams.add(row.line, &now, new_events, sample)?;
             last = Some(now);
         };
         if summary.bad_rows > BAD_ROWS_SHOWN {

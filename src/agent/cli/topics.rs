@@ -72,7 +72,7 @@ const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offs
 
 impl TopicsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
         if self.list { self.list(&admin, &settings) } else { self.make(&admin, &settings) }
     }
@@ -151,7 +151,7 @@ fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat
             is.map_or(wanted.replication, |found| found.replication).into(),
             setting("cleanup.policy").into(),
             setting("retention.ms").map(|ms| retention(&ms)).into(),
-            if differs.is_empty() { Value::Nothing } else { differs.join("; ").into() },
+            if differs.is_empty() { Value::Null } else { differs.join("; ").into() },
         ])?;
     }
     rows.end()

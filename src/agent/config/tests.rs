@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::agent::counters::{Came, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::counters::{AddReason, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
 use crate::message::Stamp;
@@ -28,7 +28,7 @@ fn use_all_of(settings: &Settings) {
     detector.resume(Vec::new(), settings.resume_within, &stamp);
     let speed = Speed::both(Some(BitRate::from_bps(1 << 40)));
     let info = LinkInfo { speed, ..LinkInfo::new(1, "eth0", LinkKind::Physical) };
-    reading.changes.push(LinkChange::Added(info, Came::Appeared));
+    reading.changes.push(LinkChange::Added(info, AddReason::Appeared));
     for tick in 1..6_u32 {
         (reading.at, reading.boottime) = (start + settings.interval * tick, start + settings.interval * tick);
         let bytes = u64::from(tick) << 36;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::stacking::{Attachment, holders, reachable};
-use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
+use super::{AddReason, CounterBits, LinkChange, LinkInfo, LinkKind, RemoveReason, Speed};
 use crate::agent::counters::filter::{self, InterfaceFilter};
 use crate::units::counted;
 
@@ -65,7 +65,7 @@ impl LinkTable {
         match at {
             Err(at) => {
                 if watched {
-                    self.changes.push(LinkChange::Added(link.clone(), Came::Appeared));
+                    self.changes.push(LinkChange::Added(link.clone(), AddReason::Appeared));
                 }
                 let entry = Entry { link, attachment, bits, watched, seen: true, ask_speed: watched };
                 self.entries.insert(at, entry);
@@ -90,8 +90,8 @@ impl LinkTable {
                 let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
                     (true, true) => changed.then_some(LinkChange::Changed(link)),
-                    (false, true) => Some(LinkChange::Added(link.clone(), Came::as_another(old, &link))),
-                    (true, false) => Some(LinkChange::Removed(link.ifindex, Left::as_another(&old, link))),
+                    (false, true) => Some(LinkChange::Added(link.clone(), AddReason::as_another(old, &link))),
+                    (true, false) => Some(LinkChange::Removed(link.ifindex, RemoveReason::as_another(&old, link))),
                     (false, false) => None,
                 };
                 self.changes.extend(change);
@@ -118,7 +118,7 @@ impl LinkTable {
         self.stirred = true;
         let Entry { watched, attachment, .. } = self.entries.remove(at);
         if watched {
-            self.changes.push(LinkChange::Removed(ifindex, Left::Gone));
+            self.changes.push(LinkChange::Removed(ifindex, RemoveReason::Gone));
         }
         self.doubt_speeds_above([attachment]);
     }
@@ -141,7 +141,7 @@ impl LinkTable {
         let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
         self.stirred |= !gone.is_empty();
         let removed = gone.iter().filter(|entry| entry.watched);
-        self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, Left::Gone)));
+        self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, RemoveReason::Gone)));
         self.changes[self.changes_before..].rotate_left(put);
         self.doubt_speeds_above(gone.iter().map(|entry| entry.attachment));
     }
@@ -302,7 +302,7 @@ fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
     }
 }
 
-impl Came {
+impl AddReason {
     fn as_another(old: LinkInfo, new: &LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedFrom(old.name)
@@ -314,7 +314,7 @@ impl Came {
     }
 }
 
-impl Left {
+impl RemoveReason {
     fn as_another(old: &LinkInfo, new: LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedTo(new.name)
@@ -397,14 +397,14 @@ mod tests {
     fn tells_what_changed_and_nothing_else() {
         let mut table = table();
         let eth0 = link(2, "eth0");
-        assert_eq!(put(&mut table, eth0.clone()), [LinkChange::Added(eth0.clone(), Came::Appeared)]);
+        assert_eq!(put(&mut table, eth0.clone()), [LinkChange::Added(eth0.clone(), AddReason::Appeared)]);
         assert_eq!(put(&mut table, eth0.clone()), []);
         let down = LinkInfo { up: false, ..eth0 };
         assert_eq!(put(&mut table, down.clone()), [LinkChange::Changed(down)]);
         let renamed = link(2, "wan");
         assert_eq!(put(&mut table, renamed.clone()), [LinkChange::Changed(renamed)]);
         table.remove(2);
-        assert_eq!(changes(&mut table), [LinkChange::Removed(2, Left::Gone)]);
+        assert_eq!(changes(&mut table), [LinkChange::Removed(2, RemoveReason::Gone)]);
         table.remove(2);
         assert_eq!(changes(&mut table), []);
     }
@@ -413,10 +413,10 @@ mod tests {
     fn a_rename_out_of_the_selection_and_into_it() {
         let mut table = table();
         put(&mut table, link(2, "eth0"));
-        assert_eq!(put(&mut table, link(2, "old0")), [LinkChange::Removed(2, Left::RenamedTo("old0".into()))]);
+        assert_eq!(put(&mut table, link(2, "old0")), [LinkChange::Removed(2, RemoveReason::RenamedTo("old0".into()))]);
         assert!(!table.watches(2));
         let back = link(2, "eth7");
-        let came = Came::RenamedFrom("old0".into());
+        let came = AddReason::RenamedFrom("old0".into());
         assert_eq!(put(&mut table, back.clone()), [LinkChange::Added(back, came)]);
     }
 
@@ -425,8 +425,8 @@ mod tests {
         let mut table = table();
         put(&mut table, link(2, "wan0"));
         let slave = LinkInfo { enslaved: true, ..link(2, "wan0") };
-        assert_eq!(put(&mut table, slave), [LinkChange::Removed(2, Left::Enslaved)]);
-        assert_eq!(put(&mut table, link(2, "wan0")), [LinkChange::Added(link(2, "wan0"), Came::Released)]);
+        assert_eq!(put(&mut table, slave), [LinkChange::Removed(2, RemoveReason::Enslaved)]);
+        assert_eq!(put(&mut table, link(2, "wan0")), [LinkChange::Added(link(2, "wan0"), AddReason::Released)]);
     }
 
     #[test]
@@ -434,7 +434,8 @@ mod tests {
         let mut table = table();
         put(&mut table, link(2, "eth0"));
         let other = LinkInfo { kind: LinkKind::Bond, ..link(2, "eth0") };
-        let expected = [LinkChange::Removed(2, Left::Gone), LinkChange::Added(other.clone(), Came::Appeared)];
+        let expected =
+            [LinkChange::Removed(2, RemoveReason::Gone), LinkChange::Added(other.clone(), AddReason::Appeared)];
         assert_eq!(put(&mut table, other), expected);
     }
 
@@ -449,9 +450,9 @@ mod tests {
         assert_eq!(
             changes(&mut table),
             [
-                LinkChange::Added(first, Came::Appeared),
-                LinkChange::Removed(2, Left::Gone),
-                LinkChange::Added(second, Came::Appeared),
+                LinkChange::Added(first, AddReason::Appeared),
+                LinkChange::Removed(2, RemoveReason::Gone),
+                LinkChange::Added(second, AddReason::Appeared),
             ]
         );
         table.mark();
@@ -468,7 +469,7 @@ mod tests {
         table.put(link(2, "old0"), Attachment::default());
         table.put(link(3, "eth0"), Attachment::default());
         let eth0 = LinkInfo { speed: speed(100), ..link(3, "eth0") };
-        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(eth0, Came::Appeared)]);
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(eth0, AddReason::Appeared)]);
         assert_eq!(known.asked(), ["eth0"]);
     }
 
@@ -502,7 +503,7 @@ mod tests {
         let port = |ifindex, up| LinkInfo { enslaved: true, up, ..link(ifindex, "old0") };
         let (of_bond, free) = (Attachment { aggregate: Some(9), ..Attachment::default() }, Attachment::default());
         table.put(bond(), free);
-        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(bond(), Came::Appeared)], "without a speed");
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(bond(), AddReason::Appeared)], "without a speed");
         known.asked();
         let mut second = 0;
         let mut is_asked = |what: &str, table: &mut LinkTable| {
@@ -538,7 +539,7 @@ mod tests {
         known.mbps.set(Some(10));
         let down = LinkInfo { up: false, ..link(2, "eth0") };
         table.put(down.clone(), Attachment::default());
-        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(down.clone(), Came::Appeared)]);
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(down.clone(), AddReason::Appeared)]);
         let up = LinkInfo { speed: speed(10), ..link(2, "eth0") };
         table.put(link(2, "eth0"), Attachment::default());
         assert_eq!(report(&mut table, &known, 1), [LinkChange::Changed(up.clone())]);
@@ -578,7 +579,7 @@ mod tests {
         table.put(link(3, "old0.7"), beneath(2));
         table.put(link(4, "old0.7.8"), beneath(3));
         table.put(link(5, "wan"), beneath(4));
-        let added = LinkChange::Added(counted_by(5, "wan", &[2, 3, 4]), Came::Appeared);
+        let added = LinkChange::Added(counted_by(5, "wan", &[2, 3, 4]), AddReason::Appeared);
         assert_eq!(report(&mut table, &known, 0), [added], "known with the first word of it");
         // The lowest becomes a port of a bond.
         let bond = LinkInfo { kind: LinkKind::Bond, ..link(9, "bond0") };
@@ -586,7 +587,7 @@ mod tests {
         let port = LinkInfo { enslaved: true, ..link(2, "old0") };
         table.put(port, Attachment { aggregate: Some(9), ..Attachment::default() });
         let expected =
-            [LinkChange::Added(bond, Came::Appeared), LinkChange::Changed(counted_by(5, "wan", &[2, 3, 4, 9]))];
+            [LinkChange::Added(bond, AddReason::Appeared), LinkChange::Changed(counted_by(5, "wan", &[2, 3, 4, 9]))];
         assert_eq!(report(&mut table, &known, 1), expected);
         table.remove(3);
         assert_eq!(report(&mut table, &known, 2), [LinkChange::Changed(counted_by(5, "wan", &[4]))]);
@@ -641,7 +642,7 @@ mod tests {
         known.sessions_on(&["eth0.7", "eth1"]);
         table.put(ppp(6, "ppp1", &[]), Attachment::default());
         let expected = [
-            LinkChange::Added(ppp(6, "ppp1", &[2, 3, 4]), Came::Appeared),
+            LinkChange::Added(ppp(6, "ppp1", &[2, 3, 4]), AddReason::Appeared),
             LinkChange::Changed(ppp(5, "ppp0", &[2, 3, 4])),
         ];
         assert_eq!(report(&mut table, &known, 61), expected);
@@ -685,8 +686,8 @@ mod tests {
         let mut table = LinkTable::new(InterfaceFilter::new(&["uplink".to_owned()], &[], &[]));
         assert_eq!(put(&mut table, link(2, "eth0")), []);
         let named = LinkInfo { altnames: vec!["uplink".to_owned()], ..link(2, "eth0") };
-        assert_eq!(put(&mut table, named.clone()), [LinkChange::Added(named, Came::Named)]);
-        assert_eq!(put(&mut table, link(2, "eth0")), [LinkChange::Removed(2, Left::Unselected)]);
+        assert_eq!(put(&mut table, named.clone()), [LinkChange::Added(named, AddReason::Named)]);
+        assert_eq!(put(&mut table, link(2, "eth0")), [LinkChange::Removed(2, RemoveReason::Unselected)]);
     }
 
     proptest::proptest! {

@@ -22,6 +22,9 @@ use self::synthetic::Shape;
 use crate::process::clock::Clock;
 use crate::units::BitRate;
 
+/// Administratively up, netdevice(7).
+const IFF_UP: u32 = 1 << 0;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
     pub ifindex: u32,
@@ -188,13 +191,13 @@ pub struct Reading {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    Added(LinkInfo, Came),
+    Added(LinkInfo, AddReason),
     Changed(LinkInfo),
-    Removed(u32, Left),
+    Removed(u32, RemoveReason),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Came {
+pub enum AddReason {
     Appeared,
     RenamedFrom(String),
     Released,
@@ -202,7 +205,7 @@ pub enum Came {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum RemoveReason {
     Gone,
     RenamedTo(String),
     Enslaved,
@@ -302,7 +305,7 @@ impl FromStr for SourceChoice {
     }
 }
 
-impl fmt::Display for Came {
+impl fmt::Display for AddReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Appeared => f.write_str("appeared"),
@@ -313,7 +316,7 @@ impl fmt::Display for Came {
     }
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for RemoveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("gone"),

@@ -221,7 +221,7 @@ impl SyntheticTraffic {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Came, Left, LinkChange};
+    use super::super::{AddReason, LinkChange, RemoveReason};
     use super::*;
     use crate::process::clock::ManualClock;
     use chrono::DateTime;
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!((falls(1), falls(3)), (0, 2), "syn0 never, syn2 once in ten minutes");
         assert!((1..=3).contains(&falls(2)), "syn1 wraps: {}", falls(2));
         let changes: Vec<_> = readings.iter().skip(1).flat_map(|reading| &reading.changes).collect();
-        let gone = changes.iter().filter(|c| matches!(c, LinkChange::Removed(_, Left::Gone))).count();
-        let back = changes.iter().filter(|c| matches!(c, LinkChange::Added(_, Came::Appeared))).count();
+        let gone = changes.iter().filter(|c| matches!(c, LinkChange::Removed(_, RemoveReason::Gone))).count();
+        let back = changes.iter().filter(|c| matches!(c, LinkChange::Added(_, AddReason::Appeared))).count();
         assert_eq!((gone, back, changes.len()), (10, 10, 20), "syn3 once in two minutes");
         let calm = self::readings(Shape { troubles: false, ..Shape::default() }, 0..=1200);
         assert!(calm.iter().skip(1).all(|reading| reading.changes.is_empty()));

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::link_table::Facts;
 use super::stacking::{Attachment, pppoe_devices};
-use super::{LinkInfo, LinkKind, Speed};
+use super::{IFF_UP, LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
-const IFF_UP: u32 = 1 << 0;
 /// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in 16 and 32 bits, as in ethtool(8).
 const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 

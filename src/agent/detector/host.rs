@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::link::WatchedLink;
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
-use super::{Detections, Notice};
+use super::{ConfigNotice, Detections};
 use crate::agent::counters::{LinkInfo, Speed, filter};
 use crate::agent::detector::limit::{Limit, Scope, delta};
 use crate::agent::detector::rate::Traffic;
@@ -49,7 +49,7 @@ impl HostLimit {
             let overlaps = info.partly_counted_by.contains(&port.ifindex);
             if overlaps && self.overlaps.insert((info.ifindex, port.ifindex)) {
                 let (interface, port) = (info.name.clone(), port.name.clone());
-                detections.notice(Notice::CountedTwice { interface, port });
+                detections.notice(ConfigNotice::CountedTwice { interface, port });
             }
         }
         self.members = members.iter().map(|info| info.ifindex).collect();

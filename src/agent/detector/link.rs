@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
-use super::{Detections, Notice};
+use super::{ConfigNotice, Detections};
 use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed, filter};
 use crate::agent::detector::limit::{Limit, Scope, delta};
 use crate::agent::detector::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
@@ -75,7 +75,7 @@ impl WatchedLink {
             && self.meter.doubts_speed()
         {
             let rate = bit_rate(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed);
-            detections.notice(Notice::SpeedDoubted { interface: self.info.name.clone(), speed, rate });
+            detections.notice(ConfigNotice::SpeedDoubted { interface: self.info.name.clone(), speed, rate });
         }
         self.count_unjudged();
     }

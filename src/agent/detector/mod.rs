@@ -16,7 +16,7 @@ use self::host::{HostLimit, WatchedLinks};
 pub use self::link::VerdictCounts;
 use self::link::{WatchedLink, event, sample};
 use self::tracker::{DetectionContext, Target, TickTime, Tracker};
-use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed, filter};
+use crate::agent::counters::{AddReason, LinkChange, LinkInfo, Reading, RemoveReason, Speed, filter};
 use crate::agent::detector::limit::{Limit, Scope, Thresholds, delta};
 use crate::agent::detector::rate::Traffic;
 use crate::agent::detector::rate_window::LinkReading;
@@ -44,11 +44,11 @@ pub struct Detector {
 #[derive(Debug, Default)]
 pub struct Detections {
     pub bodies: Vec<Body>,
-    pub notices: Vec<Notice>,
+    pub notices: Vec<ConfigNotice>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum ConfigNotice {
     MatchesNothing { limit: String, pattern: String },
     SpeedUnknown { limit: String, interface: String },
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
@@ -220,7 +220,7 @@ impl Detector {
             link.history.forget(judged_until);
         });
         for (counts, interfaces) in unjudged {
-            detections.notice(Notice::Unjudged { interfaces, counts });
+            detections.notice(ConfigNotice::Unjudged { interfaces, counts });
         }
         for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
             detections.bodies.push(Body::BreachCleared(breach));
@@ -269,7 +269,7 @@ impl Detector {
         }
         if let Some(reported) = self.reported.take() {
             let gone: Vec<u32> = self.links.keys().filter(|ifindex| !reported.contains(ifindex)).copied().collect();
-            gone.into_iter().for_each(|ifindex| self.remove(ifindex, &Left::Unselected, detections));
+            gone.into_iter().for_each(|ifindex| self.remove(ifindex, &RemoveReason::Unselected, detections));
         }
         if !reading.changes.is_empty() {
             self.find_members(detections);
@@ -300,7 +300,7 @@ impl Detector {
         }
     }
 
-    fn remove(&mut self, ifindex: u32, left: &Left, detections: &mut Detections) {
+    fn remove(&mut self, ifindex: u32, left: &RemoveReason, detections: &mut Detections) {
         let Some(mut link) = self.links.remove(&ifindex) else { return };
         let (reason, of_breach, detail) = removed(left);
         link.end_all(&self.limits, &of_breach, detections);
@@ -334,7 +334,7 @@ impl Detector {
         for limit in &self.limits {
             let Scope::Interface(pattern) = &limit.scope else { continue };
             if !self.links.values().any(|link| filter::names(pattern, &link.info)) {
-                detections.notice(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
+                detections.notice(ConfigNotice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
             }
         }
     }
@@ -351,14 +351,14 @@ fn for_each_read(links: &mut WatchedLinks, reading: &Reading, mut visit: impl Fn
 }
 
 impl Detections {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, notice: ConfigNotice) {
         if !self.notices.contains(&notice) {
             self.notices.push(notice);
         }
     }
 }
 
-impl fmt::Display for Notice {
+impl fmt::Display for ConfigNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MatchesNothing { limit, pattern } => {
@@ -393,18 +393,18 @@ impl fmt::Display for Notice {
     }
 }
 
-fn added(came: &Came) -> (Reason, Option<String>) {
+fn added(came: &AddReason) -> (Reason, Option<String>) {
     match came {
-        Came::Appeared => (Reason::Added, None),
-        Came::RenamedFrom(name) => (Reason::Renamed, Some(format!("was {name}"))),
+        AddReason::Appeared => (Reason::Added, None),
+        AddReason::RenamedFrom(name) => (Reason::Renamed, Some(format!("was {name}"))),
         other => (Reason::Added, Some(other.to_string())),
     }
 }
 
-fn removed(left: &Left) -> (Reason, Reason, Option<String>) {
+fn removed(left: &RemoveReason) -> (Reason, Reason, Option<String>) {
     match left {
-        Left::Gone => (Reason::Removed, Reason::LinkRemoved, None),
-        Left::RenamedTo(name) => (Reason::Renamed, Reason::LinkRenamed, Some(format!("now {name}"))),
+        RemoveReason::Gone => (Reason::Removed, Reason::LinkRemoved, None),
+        RemoveReason::RenamedTo(name) => (Reason::Renamed, Reason::LinkRenamed, Some(format!("now {name}"))),
         other => (Reason::Removed, Reason::LinkRemoved, Some(other.to_string())),
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Detections, Notice};
+use super::{ConfigNotice, Detections};
 use crate::agent::counters::{LinkInfo, Speed};
 use crate::agent::detector::limit::{Action, BreachState, BreachStats, Limit, Load, Thresholds, delta};
 use crate::agent::detector::rate::Traffic;
@@ -139,7 +139,7 @@ impl Tracker {
                 self.thresholds = Some(Thresholds { raise_at, clear_at });
                 if std::mem::take(&mut self.waits) {
                     let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
-                    detections.notice(Notice::SpeedKnown { limit, interface, raise_at });
+                    detections.notice(ConfigNotice::SpeedKnown { limit, interface, raise_at });
                 }
             }
             None if self.open.is_none() => {
@@ -147,7 +147,7 @@ impl Tracker {
                 self.state = BreachState::Normal;
                 if !std::mem::replace(&mut self.waits, true) {
                     let (limit, interface) = (limit.name.clone(), target.without_speed.to_owned());
-                    detections.notice(Notice::SpeedUnknown { limit, interface });
+                    detections.notice(ConfigNotice::SpeedUnknown { limit, interface });
                 }
             }
             None => {}

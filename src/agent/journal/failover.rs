@@ -196,8 +196,8 @@ impl DurableJournal {
 }
 
 impl Journal for DurableJournal {
-    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
-        let events = self.on_disk_or_in_memory(|journal| journal.append(drafts.clone()))?;
+    fn append(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
+        let events = self.on_disk_or_in_memory(|journal| journal.append(new_events.clone()))?;
         self.keep_breaches(&events);
         Ok(events)
     }

@@ -147,8 +147,8 @@ pub enum JournalError {
 }
 
 pub trait Journal {
-    /// Registers all drafts or none, and tracks the breaches that they open and close.
-    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError>;
+    /// Registers all events or none, and tracks the breaches that they open and close.
+    fn append(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError>;
 
     /// Removes events, ignoring unknown ones. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;

@@ -30,7 +30,7 @@ pub fn look_up_schema(encoding: &Encoding, topic: &str) -> Option<Result<u32, Re
 
 fn find_schema(address: &RegistryAddress, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
     address.open()?.id_of(subject, format, register).map_err(|refusal| match refusal {
-        RegistryError::Unknown(why) if !register => RegistryError::Unknown(format!(
+        RegistryError::NotFound(why) if !register => RegistryError::NotFound(format!(
             "{why}; register what `highwater-agent schema --format {}` prints as {subject}, or set kafka.registry.auto_register",
             format.schema_name(),
         )),

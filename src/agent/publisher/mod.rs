@@ -281,12 +281,12 @@ impl Publisher {
                 WorkerReport::Delivered(receipts) => {
                     delivered.reserve(receipts.len());
                     for Acknowledgement { serial, bytes, partition, offset } in receipts {
-                        delivered.extend(self.settle(serial, bytes));
+                        delivered.extend(self.acknowledge(serial, bytes));
                         self.progress.offsets.insert(partition, offset);
                     }
                 }
                 WorkerReport::Rejected { serial, bytes, reason } => {
-                    rejected.extend(self.settle(serial, bytes).map(|id| (id, reason)));
+                    rejected.extend(self.acknowledge(serial, bytes).map(|id| (id, reason)));
                 }
                 WorkerReport::Trouble { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);
@@ -314,7 +314,7 @@ impl Publisher {
         done
     }
 
-    fn settle(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
+    fn acknowledge(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
         let id = self.under_way.take(serial)?;
         self.bytes_under_way -= bytes;
         Some(id)

@@ -6,15 +6,15 @@ use crate::kafka::{missing_right, missing_topic};
 pub(super) enum SessionEnd {
     Closed,
     /// Replaced at once: it failed while idle, a certificate or secret has changed, or a flush is demanded while it backs off.
-    Stale,
+    Replace,
     Retry(String),
     /// No broker can be reached: the producer is made again for each attempt, and costs nothing between them.
     Away(String),
     /// Connection is slow: a new producer waits longer for answers, and sends smaller batches.
-    Patience,
+    SlowConnection,
     ReduceBatch(usize, Code),
     OneByOne(Code),
-    Together,
+    InBatches,
     NeedsOperator(String),
 }
 

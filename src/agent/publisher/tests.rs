@@ -8,8 +8,8 @@ use crate::units::ByteCount;
 struct Stubborn(SqliteJournal);
 
 impl Journal for Stubborn {
-    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
-        self.0.append(drafts)
+    fn append(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
+        self.0.append(new_events)
     }
 
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
@@ -69,9 +69,9 @@ fn what_was_delivered_is_removed_though_a_rejected_event_cannot_be_declared_lost
     let journal = SqliteJournal::in_memory(ByteCount::from_bytes(1 << 20)).unwrap();
     let mut system = EventSystem::new(Box::new(Stubborn(journal)));
     let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
-    let drafts = vec![NewEvent { stamp: stamp(), body }; 4];
+    let new_events = vec![NewEvent { stamp: stamp(), body }; 4];
     let mut publisher = Publisher::new(settings(), false, Duration::ZERO);
-    let ids: Vec<EventId> = system.add_events(drafts).unwrap().iter().map(|event| event.id).collect();
+    let ids: Vec<EventId> = system.add_events(new_events).unwrap().iter().map(|event| event.id).collect();
     for id in &ids {
         publisher.under_way.push(*id);
     }

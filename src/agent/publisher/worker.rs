@@ -125,7 +125,7 @@ impl Worker {
                 }
                 Err(end) => end,
             };
-            if !self.go_on_after(end, files) {
+            if !self.prepare_next(end, files) {
                 return;
             }
         }
@@ -150,7 +150,7 @@ impl Worker {
         match result {
             Ok(()) => self.has_topics = true,
             Err(why) => {
-                self.say(&format!("cannot create topics: {why}"));
+                self.log_throttled(&format!("cannot create topics: {why}"));
             }
         }
     }
@@ -158,8 +158,8 @@ impl Worker {
     fn open(&mut self, files: (u64, u64)) -> Result<ProducerSession, SessionEnd> {
         self.create_topics();
         self.encoder.prepare().map_err(|refusal| match refusal {
-            schema_registry::RegistryError::Away(why) => SessionEnd::Retry(why),
-            schema_registry::RegistryError::Misconfigured(why) | schema_registry::RegistryError::Unknown(why) => {
+            schema_registry::RegistryError::Unavailable(why) => SessionEnd::Retry(why),
+            schema_registry::RegistryError::Misconfigured(why) | schema_registry::RegistryError::NotFound(why) => {
                 SessionEnd::NeedsOperator(why)
             }
         })?;
@@ -174,12 +174,12 @@ impl Worker {
     }
 
     /// Prepares the next session, after a pause if necessary. Returns false when no more events will come.
-    fn go_on_after(&mut self, end: SessionEnd, files: (u64, u64)) -> bool {
+    fn prepare_next(&mut self, end: SessionEnd, files: (u64, u64)) -> bool {
         let topic = &self.settings.topic;
         let (first, longest, why) = match end {
             SessionEnd::Closed => return false,
-            SessionEnd::Stale => return true,
-            SessionEnd::Patience => {
+            SessionEnd::Replace => return true,
+            SessionEnd::SlowConnection => {
                 info!("the connection to Kafka is slow: waiting longer for its answers, and sending less at once");
                 self.patient_until = Some(self.clock.monotonic() + failpoints::duration("patience-s", PATIENCE));
                 return true;
@@ -194,7 +194,7 @@ impl Worker {
                 self.trial.get_or_insert_default();
                 return true;
             }
-            SessionEnd::Together => {
+            SessionEnd::InBatches => {
                 info!("{topic} accepts events: sending in batches again");
                 self.trial = None;
                 self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
@@ -211,7 +211,7 @@ impl Worker {
         // A topic may have been deleted meanwhile.
         self.has_topics = false;
         let pause = self.backoff.next(first, longest);
-        self.say(&format!(
+        self.log_throttled(&format!(
             "cannot publish: {why}; the events {}, next attempt in {}",
             self.settings.undelivered,
             lasting(pause)
@@ -236,8 +236,8 @@ impl Worker {
         }
         let deliveries = session.producer.deliveries();
         if !deliveries.is_empty() {
-            if let Some(end) = self.settle(session, deliveries) {
-                self.settle_rest(session);
+            if let Some(end) = self.take_reports(session, deliveries) {
+                self.take_remaining_reports(session);
                 return Err(end);
             }
             // More deliveries may follow, but the room made by these is used first.
@@ -251,7 +251,7 @@ impl Worker {
         }
         self.listen(session)?;
         if self.trial.as_ref().is_some_and(|trial| trial.is_over(&self.unacked)) {
-            return Err(SessionEnd::Together);
+            return Err(SessionEnd::InBatches);
         }
         if self.unacked.is_empty() {
             return Ok(());
@@ -271,7 +271,7 @@ impl Worker {
                 match self.orders.recv_timeout(POLL_IDLE) {
                     Ok(order) => self.take_during(session, order),
                     Err(RecvTimeoutError::Timeout) if session.producer.idle() => {}
-                    Err(RecvTimeoutError::Timeout) => return Err(SessionEnd::Stale),
+                    Err(RecvTimeoutError::Timeout) => return Err(SessionEnd::Replace),
                     Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
                 }
             }
@@ -282,7 +282,7 @@ impl Worker {
                 info!("the connection to Kafka has the usual timeouts again");
             }
             if was_patient || !session.producer.idle() || self.files() != session.files {
-                return Err(SessionEnd::Stale);
+                return Err(SessionEnd::Replace);
             }
         }
         loop {
@@ -346,7 +346,7 @@ impl Worker {
         }
     }
 
-    fn settle(
+    fn take_reports(
         &mut self,
         session: &mut ProducerSession,
         deliveries: Vec<(usize, DeliveryReport)>,
@@ -390,14 +390,14 @@ impl Worker {
     }
 
     /// Reports the remaining deliveries, so that the next producer does not send these events again.
-    fn settle_rest(&mut self, session: &mut ProducerSession) {
+    fn take_remaining_reports(&mut self, session: &mut ProducerSession) {
         loop {
             let deliveries = session.producer.deliveries();
             if deliveries.is_empty() {
                 return;
             }
             // The first failure has already decided how the session ends.
-            let _ = self.settle(session, deliveries);
+            let _ = self.take_reports(session, deliveries);
         }
     }
 
@@ -442,7 +442,7 @@ impl Worker {
             && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
             && self.patient_until.is_none()
         {
-            return Err(SessionEnd::Patience);
+            return Err(SessionEnd::SlowConnection);
         }
         for (code, reason) in session.producer.errors() {
             if let Some(refusal) = kafka::refusal(code, &reason) {
@@ -480,7 +480,7 @@ impl Worker {
         }
         if std::mem::take(&mut session.is_hurried) && waited >= AWAY_AFTER {
             // A new producer connects at once; this one has its own back-off, of up to a minute.
-            return Err(SessionEnd::Stale);
+            return Err(SessionEnd::Replace);
         }
         if session.is_overdue(now) {
             self.report_overdue(session);
@@ -515,7 +515,7 @@ impl Worker {
                     code => (code.unwrap_or(Code::Fail), "the broker's log says why"),
                 };
                 let what = format!("topic {topic} refuses events: {code}; {remedy}");
-                self.say(&format!(
+                self.log_throttled(&format!(
                     "cannot publish: {what}; the events {} and are tried again",
                     self.settings.undelivered
                 ));
@@ -526,7 +526,8 @@ impl Worker {
     }
 
     fn report_away(&mut self, reason: &str, gave_up: bool) {
-        let is_new = self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered));
+        let is_new =
+            self.log_throttled(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered));
         if is_new || gave_up {
             self.report_trouble(WorkerReport::Trouble { what: format!("cannot reach Kafka: {reason}"), gave_up });
         }
@@ -537,7 +538,7 @@ impl Worker {
         let cause = cause.unwrap_or_else(|| "the brokers report no cause".to_owned());
         let overdue = lasting(session.overdue_after);
         let what = format!("Kafka has not acknowledged an event for over {overdue}: {cause}");
-        if self.say(&format!("{what}; the events {}", self.settings.undelivered)) {
+        if self.log_throttled(&format!("{what}; the events {}", self.settings.undelivered)) {
             self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
         }
     }
@@ -565,8 +566,8 @@ impl Worker {
         (self.settings.connection.files(), registry.map_or(0, RegistryAddress::files))
     }
 
-    fn say(&self, message: &str) -> bool {
-        let line = self.trouble.seen(message, self.clock.monotonic());
+    fn log_throttled(&self, message: &str) -> bool {
+        let line = self.trouble.admit(message, self.clock.monotonic());
         line.inspect(|line| warn!("{line}")).is_some()
     }
 
@@ -577,7 +578,7 @@ impl Worker {
     }
 
     fn recover(&mut self) {
-        if self.trouble.over() {
+        if self.trouble.clear() {
             info!("publishing again");
         }
         if std::mem::take(&mut self.is_troubled) {

@@ -9,7 +9,7 @@ use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::detector::limit::{Limit, Scope};
-use crate::agent::detector::{Detections, Detector, Notice};
+use crate::agent::detector::{ConfigNotice, Detections, Detector};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::process::checks::{Finding, disk_space, may_write};
 use crate::process::clock::{Clock, SystemClock};
@@ -44,7 +44,7 @@ pub fn check_links(settings: &Settings) -> (Vec<Finding>, Option<String>) {
     if settings.limits.is_empty() {
         findings.push(Finding::warning("limits", no_limit(settings, &detector)));
     }
-    let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
+    let twice = detections.notices.iter().filter(|notice| matches!(notice, ConfigNotice::CountedTwice { .. }));
     findings.extend(twice.map(|notice| Finding::warning("links", notice)));
     (findings, cost::line(settings, &detector))
 }

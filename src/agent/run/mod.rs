@@ -33,13 +33,13 @@ use crate::process::exit::{Failure, chain};
 use crate::process::host::{boot_id, machine_id};
 use crate::process::log_throttle::LogThrottle;
 use crate::process::random::random;
-use crate::process::signals::Control;
-use crate::process::systemd::{Directories, Service};
-use crate::process::watchdog::{Heart, Stuck};
+use crate::process::signals::SignalPipe;
+use crate::process::systemd::{Directories, Notifier};
+use crate::process::watchdog::{Heartbeat, Stall};
 use crate::units::{counted, lasting};
 
 pub struct Run<'a> {
-    pub control: &'a Control,
+    pub signals: &'a SignalPipe,
     pub duration: Option<Duration>,
     pub observers: Vec<Box<dyn Observer>>,
     pub reload: &'a dyn Fn() -> Result<Settings, String>,
@@ -93,23 +93,23 @@ struct Agent {
     detections: Detections,
     trouble: LogThrottle,
     skipped: SkippedReadings,
-    heart: Heart,
+    heartbeat: Heartbeat,
     vitals: Vitals,
     outcome: Outcome,
-    service: Service,
+    notifier: Notifier,
 }
 
 /// Runs an agent. Fails if no counters can be read, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
-    watch_ticks(&agent.heart).map_err(Failure::failed)?;
-    agent.watch(run.control, run.duration, run.reload)?;
-    Ok(agent.finish(run.control))
+    watch_ticks(&agent.heartbeat).map_err(Failure::failed)?;
+    agent.watch(run.signals, run.duration, run.reload)?;
+    Ok(agent.finish(run.signals))
 }
 
 /// Logs a tick while it is stuck; it may never return.
-fn watch_ticks(heart: &Heart) -> std::io::Result<()> {
-    heart.watch(STUCK_LOOK, STEP_MAX, |Stuck { doing, time }| {
+fn watch_ticks(heartbeat: &Heartbeat) -> std::io::Result<()> {
+    heartbeat.watch(STUCK_LOOK, STEP_MAX, |Stall { doing, time }| {
         error!("the tick is stuck: {doing} for {}; nothing is measured meanwhile", lasting(time));
     })
 }
@@ -149,8 +149,8 @@ impl Agent {
         let Directories { runtime, .. } = Directories::from_environment();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
         let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
-        let (reading, detections, trouble, skipped, heart, outcome) = Default::default();
-        let service = Service::ready(settings.interval);
+        let (reading, detections, trouble, skipped, heartbeat, outcome) = Default::default();
+        let notifier = Notifier::ready(settings.interval);
         let mut agent = Self {
             settings,
             clock,
@@ -167,10 +167,10 @@ impl Agent {
             detections,
             trouble,
             skipped,
-            heart,
+            heartbeat,
             vitals,
             outcome,
-            service,
+            notifier,
         };
         agent.note_samples();
         agent.say_hello();
@@ -200,7 +200,7 @@ impl Agent {
 
     fn watch(
         &mut self,
-        control: &Control,
+        signals: &SignalPipe,
         duration: Option<Duration>,
         reload: &dyn Fn() -> Result<Settings, String>,
     ) -> Result<(), Failure> {
@@ -212,7 +212,7 @@ impl Agent {
         loop {
             let now = self.clock.monotonic();
             let mut ticked = false;
-            if control.stop() || end.is_some_and(|end| now >= end) {
+            if signals.stop_requested() || end.is_some_and(|end| now >= end) {
                 return Ok(());
             }
             if now >= deadline {
@@ -237,41 +237,41 @@ impl Agent {
             if probes.pop_if(|at| now >= *at).is_some() {
                 self.probe();
             }
-            if control.flush() {
+            if signals.take_flush_request() {
                 info!("flushing on signal: {} pending", counted(self.system.pending().events, "event"));
                 self.system.flush();
                 self.publisher.hurry();
                 self.rates.publisher.hurry();
                 self.samples.iter_mut().for_each(SampleStream::hurry);
             }
-            if control.reload() {
+            if signals.take_reload_request() {
                 let interval = self.settings.interval;
                 self.reload(reload)?;
                 if self.settings.interval != interval {
                     deadline = self.clock.monotonic() + self.settings.interval;
                 }
             }
-            self.publish(control);
+            self.publish(signals);
             if ticked {
-                self.service.lives(self.clock.monotonic());
+                self.notifier.ping(self.clock.monotonic());
             }
             if visited {
                 self.answer();
             }
-            self.heart.rest();
+            self.heartbeat.idle();
             let next = [end, probes.last().copied()].into_iter().flatten().fold(deadline, Duration::min);
-            visited = control.sleep_beside(self.status.door(), next.saturating_sub(self.clock.monotonic()));
+            visited = signals.wait(self.status.door(), next.saturating_sub(self.clock.monotonic()));
         }
     }
 
     fn tick(&mut self) {
-        self.heart.beat("reading the counters", self.clock.monotonic());
+        self.heartbeat.enter("reading the counters", self.clock.monotonic());
         self.status.upkeep(self.clock.monotonic());
         if let Err(error) = self.source.read(&*self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
             let now = self.stamp();
             self.vitals.counters.start(now.monotonic_ms, &what);
-            self.tell(&what);
+            self.log_error(&what);
             self.add_rates(false, &now);
             self.keep_journal(&now);
             return;
@@ -283,13 +283,13 @@ impl Agent {
         if self.outcome.ticks == 1 && self.settings.limits.is_empty() {
             warn!("{}", check::no_limit(&self.settings, &self.detector));
         }
-        self.heart.beat(JOURNAL, self.clock.monotonic());
+        self.heartbeat.enter(JOURNAL, self.clock.monotonic());
         self.add_detected(&now);
         self.add_rates(true, &now);
         if let Some(samples) = &mut self.samples
             && let Err(error) = samples.add(&self.detector, &now)
         {
-            self.say(&format!("samples: {}", chain(&error)));
+            self.report_error(&format!("samples: {}", chain(&error)));
         }
         if let Some(line) = self.samples.as_mut().and_then(|samples| samples.given_up(self.clock.monotonic())) {
             error!("{line}");
@@ -298,9 +298,9 @@ impl Agent {
     }
 
     fn keep_journal(&mut self, now: &Stamp) {
-        self.heart.beat(JOURNAL, self.clock.monotonic());
+        self.heartbeat.enter(JOURNAL, self.clock.monotonic());
         if let Err(error) = self.system.upkeep(now) {
-            self.say(&chain(&error));
+            self.report_error(&chain(&error));
         }
     }
 
@@ -329,39 +329,39 @@ impl Agent {
         if bodies.is_empty() {
             return;
         }
-        let drafts = bodies.into_iter().map(|body| NewEvent { stamp: now.clone(), body }).collect();
-        if let Err(error) = self.system.add_events(drafts) {
+        let new_events = bodies.into_iter().map(|body| NewEvent { stamp: now.clone(), body }).collect();
+        if let Err(error) = self.system.add_events(new_events) {
             error!("events could not be registered: {}", chain(&error));
         }
         for failure in self.system.failures() {
-            self.say(&chain(&failure));
+            self.report_error(&chain(&failure));
         }
     }
 
-    fn publish(&mut self, control: &Control) {
-        self.heart.beat(JOURNAL, self.clock.monotonic());
+    fn publish(&mut self, signals: &SignalPipe) {
+        self.heartbeat.enter(JOURNAL, self.clock.monotonic());
         let Self { publisher, rates, samples, system, settings, boot_id, clock, .. } = self;
         let now = || stamp(&settings.agent, boot_id, &**clock);
         let monotonic = clock.monotonic();
-        let mut done = publisher.turn(system, monotonic, now, || control.waker());
+        let mut done = publisher.turn(system, monotonic, now, || signals.waker());
         if publisher.take_sent() {
             rates.publisher.flush();
         }
-        done = done.and(rates.publisher.turn(system, monotonic, now, || control.waker()));
-        let sampled = samples.as_mut().map_or(Ok(()), |samples| samples.publish(monotonic, now, || control.waker()));
+        done = done.and(rates.publisher.turn(system, monotonic, now, || signals.waker()));
+        let sampled = samples.as_mut().map_or(Ok(()), |samples| samples.publish(monotonic, now, || signals.waker()));
         if let Err(error) = done {
-            self.say(&format!("the journal: {}", chain(&error)));
+            self.report_error(&format!("the journal: {}", chain(&error)));
         }
         if let Err(error) = sampled {
-            self.say(&format!("samples: {}", chain(&error)));
+            self.report_error(&format!("samples: {}", chain(&error)));
         }
         self.note_samples();
     }
 
-    fn finish(mut self, control: &Control) -> Outcome {
-        self.service.stops();
+    fn finish(mut self, signals: &SignalPipe) -> Outcome {
+        self.notifier.stopping();
         self.vitals.ending = true;
-        let reason = if control.stop() { Reason::Signal } else { Reason::Finished };
+        let reason = if signals.stop_requested() { Reason::Signal } else { Reason::Finished };
         self.add_last_events(reason);
         self.keep_rates();
         self.system.flush();
@@ -371,7 +371,7 @@ impl Agent {
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
         let mut visited = false;
         loop {
-            self.publish(control);
+            self.publish(signals);
             if visited {
                 self.answer();
             }
@@ -383,13 +383,13 @@ impl Agent {
             if self.publisher.idle() && others || left.is_zero() {
                 break;
             }
-            visited = control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
+            visited = signals.wait(self.status.door(), left.min(Duration::from_millis(100)));
         }
         let now = self.stamp();
         let samples = self.samples.take();
         let samples = samples.map(|samples| self.end_samples(samples));
         if let Err(error) = self.system.journal().close(&now) {
-            self.say(&chain(&error));
+            self.report_error(&chain(&error));
         }
         let (pending, durability) = (self.system.pending(), self.system.journal().durability());
         // Rates go with a later flush.
@@ -442,13 +442,13 @@ impl Agent {
         }
     }
 
-    fn say(&mut self, message: &str) {
+    fn report_error(&mut self, message: &str) {
         self.vitals.others.note(self.stamp().monotonic_ms, message);
-        self.tell(message);
+        self.log_error(message);
     }
 
-    fn tell(&self, message: &str) {
-        if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
+    fn log_error(&self, message: &str) {
+        if let Some(line) = self.trouble.admit(message, self.clock.monotonic()) {
             error!("{line}");
         }
     }

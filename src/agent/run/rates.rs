@@ -89,12 +89,13 @@ impl Agent {
         if self.rates.complete.is_empty() {
             return;
         }
-        let drafts = std::mem::take(&mut self.rates.complete).into_iter().map(|window| rates(window, now)).collect();
-        if let Err(error) = self.system.add_events(drafts) {
+        let new_events =
+            std::mem::take(&mut self.rates.complete).into_iter().map(|window| rates(window, now)).collect();
+        if let Err(error) = self.system.add_events(new_events) {
             log::error!("rates could not be registered: {}", chain(&error));
         }
         for failure in self.system.failures() {
-            self.say(&chain(&failure));
+            self.report_error(&chain(&failure));
         }
         if self.settings.rates.is_some_and(|rates: Rates| rates.max_delay.is_zero()) {
             self.rates.publisher.flush();
@@ -105,12 +106,12 @@ impl Agent {
         let now = self.stamp();
         let RateStream { windows, complete, .. } = &mut self.rates;
         let Some(windows) = windows else { return };
-        windows.settle(complete);
+        windows.close_ended(complete);
         let open = windows.open();
         self.register_rates(&now);
         let kept = open.map(|window| self.system.journal().keep_open_window(rates(window, &now)));
         if let Some(Err(error)) = kept {
-            self.say(&format!("the open window of rates could not be kept: {}", chain(&error)));
+            self.report_error(&format!("the open window of rates could not be kept: {}", chain(&error)));
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::units::counted;
 
 impl Agent {
     pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
-        self.heart.beat("reading the configuration", self.clock.monotonic());
-        self.service.reloads(self.clock.monotonic());
+        self.heartbeat.enter("reading the configuration", self.clock.monotonic());
+        self.notifier.reloading(self.clock.monotonic());
         let reloaded = self.take_over(read());
-        self.service.reloaded(self.settings.interval);
+        self.notifier.reloaded(self.settings.interval);
         reloaded
     }
 
@@ -52,7 +52,7 @@ impl Agent {
         self.add_detected(&now);
         let Settings { journal_size, journal_age, .. } = self.settings;
         if let Err(error) = self.system.reconfigure(journal_size, journal_age, &now) {
-            self.say(&chain(&error));
+            self.report_error(&chain(&error));
         }
         info!("the configuration was reloaded: {}", counted(self.settings.limits.len() as u64, "limit"));
         Ok(())

@@ -44,8 +44,8 @@ impl SampleStream {
 
     pub(super) fn add(&mut self, detector: &Detector, now: &Stamp) -> Result<(), JournalError> {
         let samples = detector.readings().filter_map(|link| sample(link.interface, link.verdict));
-        let drafts = samples.map(|sample| NewEvent { stamp: now.clone(), body: Body::Sample(sample) }).collect();
-        self.system.add_events(drafts).map(drop)
+        let new_events = samples.map(|sample| NewEvent { stamp: now.clone(), body: Body::Sample(sample) }).collect();
+        self.system.add_events(new_events).map(drop)
     }
 
     pub(super) fn publish(
@@ -106,7 +106,7 @@ impl Agent {
         let Some(samples) = &mut self.samples else { return };
         let first = samples.first_unsettled();
         if let Err(error) = self.system.journal().note_samples(first) {
-            self.say(&format!("samples: {}", chain(&error)));
+            self.report_error(&format!("samples: {}", chain(&error)));
         }
     }
 
@@ -116,7 +116,7 @@ impl Agent {
             self.add(vec![Body::Loss(loss)]);
         }
         if let Err(error) = self.system.journal().note_samples(None) {
-            self.say(&format!("samples: {}", chain(&error)));
+            self.report_error(&format!("samples: {}", chain(&error)));
         }
         samples.close()
     }

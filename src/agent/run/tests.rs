@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::counters::{Came, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
+use crate::agent::counters::{AddReason, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
 use crate::agent::event_system::ObserveError;
 use crate::agent::journal::Position;
 use crate::config::Layers;
@@ -82,7 +82,7 @@ impl<F: FnMut(u32, Duration) -> Option<u64>> CounterSource for Fake<F> {
         }
         pass(self.pauses.1);
         if !std::mem::replace(&mut self.is_open, true) {
-            let added = |info: &LinkInfo| LinkChange::Added(info.clone(), Came::Appeared);
+            let added = |info: &LinkInfo| LinkChange::Added(info.clone(), AddReason::Appeared);
             reading.changes = self.links.iter().map(added).collect();
         }
         Ok(())
@@ -402,8 +402,8 @@ fn probes_between_ticks_find_a_driver_that_counts_in_software() {
             })
         },
     });
-    let control = Control::new().unwrap();
-    agent.watch(&control, Some(Duration::from_millis(3_000)), &|| Err(String::new())).expect("it ends by itself");
+    let signals = SignalPipe::new().unwrap();
+    agent.watch(&signals, Some(Duration::from_millis(3_000)), &|| Err(String::new())).expect("it ends by itself");
     let waited: Vec<bool> = agent.detector.links().map(|link| link.unjudged.contains_key("waiting")).collect();
     // Where each reading is exact, a counter that stands is silence: there is nothing to wait for.
     assert_eq!(waited, [false, true]);

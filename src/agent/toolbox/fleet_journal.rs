@@ -26,8 +26,8 @@ impl FleetJournal {
         self
     }
 
-    fn register(&mut self, draft: NewEvent) -> Arc<Event> {
-        let id = match self.counts.get_mut(&draft.stamp.agent) {
+    fn register(&mut self, new_event: NewEvent) -> Arc<Event> {
+        let id = match self.counts.get_mut(&new_event.stamp.agent) {
             Some(next) => {
                 let id = *next;
                 next.seq += 1;
@@ -35,11 +35,11 @@ impl FleetJournal {
             }
             None => {
                 let id = EventId { epoch: random_epoch(), seq: 1 };
-                self.counts.insert(draft.stamp.agent.clone(), EventId { seq: 2, ..id });
+                self.counts.insert(new_event.stamp.agent.clone(), EventId { seq: 2, ..id });
                 id
             }
         };
-        let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
+        let event = Arc::new(Event { id, stamp: new_event.stamp, body: new_event.body });
         let position = self.events.push(Arc::clone(&event));
         self.positions.entry(id.epoch).or_insert_with(|| InFlight::from(id.seq as usize)).push(position);
         event
@@ -62,8 +62,8 @@ impl Default for FleetJournal {
 }
 
 impl Journal for FleetJournal {
-    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
-        Ok(drafts.into_iter().map(|draft| self.register(draft)).collect())
+    fn append(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
+        Ok(new_events.into_iter().map(|new_event| self.register(new_event)).collect())
     }
 
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::message::Lifecycle;
 
-    fn draft(agent: &str) -> NewEvent {
+    fn new_event(agent: &str) -> NewEvent {
         let stamp = Stamp {
             agent: agent.into(),
             observed_at: chrono::DateTime::UNIX_EPOCH,
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn each_agent_counts_for_itself_and_removal_comes_in_any_order() {
         let mut journal = FleetJournal::new().counting("b", Epoch(7));
-        let events = journal.append(vec![draft("a"), draft("b"), draft("a"), draft("b")]).unwrap();
+        let events = journal.append(vec![new_event("a"), new_event("b"), new_event("a"), new_event("b")]).unwrap();
         let seqs: Vec<u64> = events.iter().map(|event| event.id.seq).collect();
         assert_eq!(seqs, [1, 1, 2, 2]);
         assert_eq!((events[1].id.epoch, events[0].id.epoch == events[2].id.epoch), (Epoch(7), true));

@@ -9,14 +9,14 @@ use crate::message::{EventId, NewEvent};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, chain};
 use crate::process::failpoints;
-use crate::process::signals::Control;
+use crate::process::signals::SignalPipe;
 use crate::units::lasting;
 
 /// Publishes a one-shot command's events with back-pressure, and counts those delivered.
 pub struct EventSender {
     system: EventSystem,
     publisher: Option<Publisher>,
-    pub(super) control: Control,
+    pub(super) signals: SignalPipe,
     pub(crate) clock: SystemClock,
     events: u64,
     /// Number of events, and the time of the last one or of the last turn with nothing to acknowledge.
@@ -45,8 +45,8 @@ impl EventSender {
         to: Option<publisher::Settings>,
         observers: Vec<Box<dyn Observer>>,
     ) -> Result<Self, Failure> {
-        let control = Control::new().map_err(Failure::failed)?;
-        control.listen_to_signals().map_err(Failure::failed)?;
+        let signals = SignalPipe::new().map_err(Failure::failed)?;
+        signals.listen_to_signals().map_err(Failure::failed)?;
         let clock = SystemClock::default();
         let mut system = EventSystem::new(Box::new(journal));
         for observer in observers {
@@ -68,12 +68,12 @@ impl EventSender {
             system.subscribe(publisher.observer());
         }
         let acknowledged = (0, clock.monotonic());
-        Ok(Self { system, publisher, control, clock, events: 0, acknowledged, is_stalled: false })
+        Ok(Self { system, publisher, signals, clock, events: 0, acknowledged, is_stalled: false })
     }
 
     /// Returns true after a signal, or if waiting is useless: the topic refuses every event, or Kafka acknowledges none.
     pub fn stopped(&self) -> bool {
-        self.control.stop() || self.gives_up()
+        self.signals.stop_requested() || self.gives_up()
     }
 
     fn gives_up(&self) -> bool {
@@ -81,8 +81,8 @@ impl EventSender {
     }
 
     /// Adds events, blocking while too many are pending. Fails if an observer does, as when a file cannot be written.
-    pub fn add(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
-        let events = self.system.add_events(drafts).map_err(Failure::failed)?;
+    pub fn add(&mut self, new_events: Vec<NewEvent>) -> Result<(), Failure> {
+        let events = self.system.add_events(new_events).map_err(Failure::failed)?;
         self.events += events.len() as u64;
         if let Some(failure) = self.system.failures().pop() {
             return Err(Failure::failed(chain(&failure)));
@@ -94,15 +94,15 @@ impl EventSender {
         drop(events);
         self.turn()?;
         while self.system.pending().events > Window::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
-            self.control.sleep(Duration::from_millis(100));
+            self.signals.sleep(Duration::from_millis(100));
             self.turn()?;
         }
         Ok(())
     }
 
     /// Counts events that an earlier run delivered, without sending them.
-    pub fn pass(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
-        let passed = self.system.journal().append(drafts).and_then(|events| {
+    pub fn pass(&mut self, new_events: Vec<NewEvent>) -> Result<(), Failure> {
+        let passed = self.system.journal().append(new_events).and_then(|events| {
             let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
             self.system.journal().remove(&ids)
         });
@@ -116,7 +116,7 @@ impl EventSender {
                 return Ok(());
             }
             self.turn()?;
-            self.control.sleep(left);
+            self.signals.sleep(left);
         }
     }
 
@@ -134,11 +134,11 @@ impl EventSender {
         loop {
             self.turn()?;
             let now = self.clock.monotonic();
-            let is_late = self.control.stop() && now >= *stop_at.get_or_insert(now + LAST_MAX);
+            let is_late = self.signals.stop_requested() && now >= *stop_at.get_or_insert(now + LAST_MAX);
             if is_late || self.gives_up() || self.system.pending().events == 0 {
                 break;
             }
-            self.control.sleep(Duration::from_millis(100));
+            self.signals.sleep(Duration::from_millis(100));
         }
         let mut delivery =
             Delivery { events: self.events, oldest_pending: self.system.pending().oldest, ..Delivery::default() };
@@ -155,11 +155,11 @@ impl EventSender {
     }
 
     fn turn(&mut self) -> Result<(), Failure> {
-        let Self { system, publisher, control, clock, acknowledged, .. } = self;
+        let Self { system, publisher, signals, clock, acknowledged, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
         // Stamp of a loss, into which the journal puts the agent's name.
         let stamp = || stamp("", "", clock);
-        let turned = publisher.turn(system, clock.monotonic(), stamp, || control.waker());
+        let turned = publisher.turn(system, clock.monotonic(), stamp, || signals.waker());
         turned.map_err(|error: JournalError| Failure::failed(error))?;
         let (delivered, now) = (publisher.progress().delivered, clock.monotonic());
         if delivered != acknowledged.0 || system.pending().events == 0 {

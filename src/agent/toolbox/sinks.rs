@@ -20,7 +20,7 @@ use crate::kafka::missing_topic;
 use crate::message::Event;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
-use crate::process::signals::Control;
+use crate::process::signals::SignalPipe;
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
@@ -158,8 +158,8 @@ pub(crate) fn wait_stored(
     last_offsets: &BTreeMap<i32, i64>,
 ) -> Result<(), Failure> {
     let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
-    let control = Control::new().map_err(Failure::failed)?;
-    control.listen_to_signals().map_err(Failure::failed)?;
+    let signals = SignalPipe::new().map_err(Failure::failed)?;
+    signals.listen_to_signals().map_err(Failure::failed)?;
     let bar = progress(Some(last_offsets.len() as u64), "partitions stored");
     let partitions: Vec<i32> = last_offsets.keys().copied().collect();
     let (clock, mut stored) = (SystemClock::default(), 0);
@@ -180,12 +180,12 @@ pub(crate) fn wait_stored(
             bar.finish_and_clear();
             return Ok(());
         }
-        if control.stop() {
+        if signals.stop_requested() {
             let partitions = counted(last_offsets.len() as u64, "partition");
             let message = format!("interrupted: {group} has stored {stored} of {partitions}");
             return Err(Failure::failed(message));
         }
-        control.sleep(Duration::from_millis(500));
+        signals.sleep(Duration::from_millis(500));
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Agents {
 
 impl Agents {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let filter = AgentFilter { agents: self.agent, state: self.state };
         let mut rows = Rows::new(self.format, AgentRow::COLUMNS, output::stdout(self.format));
         let printed = agents::read(&mut *settings.store.reader(), &filter, |agent| rows.push(agent.values()))

@@ -48,7 +48,7 @@ const TABLE: &[&str] = &[
 
 impl Breaches {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (settings, links) = self.question.begin()?;
+        let (settings, links) = self.question.prepare()?;
         let filter = BreachFilter {
             links,
             state: self.state,

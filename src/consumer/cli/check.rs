@@ -93,7 +93,7 @@ fn check_registry(settings: &Settings) -> Option<Finding> {
     for format in [Format::Avro, Format::Protobuf] {
         match address.open().and_then(|registry| registry.id_of(&subject, format, false)) {
             Ok(id) => found.push(format!("{format} with id {id}")),
-            Err(RegistryError::Unknown(_)) => {}
+            Err(RegistryError::NotFound(_)) => {}
             Err(error) => return Some(Finding::failed(about, error)),
         }
     }

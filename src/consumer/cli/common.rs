@@ -40,7 +40,7 @@ impl Common {
         self.verbosity.start_log();
     }
 
-    pub(super) fn begin(&self) -> Result<Settings, Failure> {
+    pub(super) fn prepare(&self) -> Result<Settings, Failure> {
         self.start_log();
         self.settings().map_err(Failure::config)
     }

@@ -199,14 +199,14 @@ impl Which {
         payloads: Payloads,
         print: impl FnMut(DeadLetter) -> io::Result<()>,
     ) -> Result<io::Result<()>, Failure> {
-        let mut reader = self.common.begin()?.store.reader();
+        let mut reader = self.common.prepare()?.store.reader();
         let filter = DeadLetterFilter { with_dropped, ..self.filter() };
         dead_letters::read(&mut *reader, &filter, payloads, print).map_err(unavailable)
     }
 
     /// Prints what remains, and counts what was stored. A closed pipe stops the output, not the retry.
     fn retry(&self, format: OutputFormat) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let mut reader = settings.store.reader();
         // The store connects with the first page only: if nothing was ever stored, nothing is created.
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
@@ -235,7 +235,7 @@ impl Which {
     }
 
     fn drop(&self, reason: &str) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let mut reader = settings.store.reader();
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
         let clock = SystemClock::default();
@@ -248,7 +248,7 @@ impl Which {
 
 fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
     let (result, reason) = match outcome {
-        RetryOutcome::Stored => ("stored", Value::Nothing),
+        RetryOutcome::Stored => ("stored", Value::Null),
         RetryOutcome::Stays(reason) => ("remains", reason.as_str().into()),
         RetryOutcome::Gone => ("gone", "another program has processed it meanwhile".into()),
     };
@@ -279,7 +279,7 @@ fn value(column: &str, letter: &DeadLetter, format: OutputFormat) -> Value {
         "error" => letter.error.as_str().into(),
         "dropped_at" => dropped.as_ref().map(|(time, _)| *time).into(),
         "drop_reason" => dropped.as_ref().map(|(_, reason)| reason.as_str()).into(),
-        _ => Value::Nothing,
+        _ => Value::Null,
     }
 }
 

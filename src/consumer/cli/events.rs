@@ -46,7 +46,7 @@ const TABLE: &[&str] = &[
 
 impl Events {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (settings, links) = self.question.begin()?;
+        let (settings, links) = self.question.prepare()?;
         let filter = EventFilter {
             links,
             kinds: self.kind,

@@ -33,7 +33,7 @@ const COLUMNS: &[&str] = &["from_bps", "to_bps", "seconds", "percent", "percent_
 
 impl HistogramCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (settings, mut links) = self.question.begin()?;
+        let (settings, mut links) = self.question.prepare()?;
         if links.directions.is_empty() {
             // Both directions together would count each second twice.
             links.directions = vec!["rx".to_owned(), "tx".to_owned()];
@@ -86,7 +86,7 @@ impl HistogramCommand {
 }
 
 fn percent(count: u64, all: u64) -> Value {
-    if all == 0 { Value::Nothing } else { ((count as f64 * 1e5 / all as f64).round() / 1e3).into() }
+    if all == 0 { Value::Null } else { ((count as f64 * 1e5 / all as f64).round() / 1e3).into() }
 }
 
 /// Sums bins into those between 1, 2, 5, 10, …, from the lowest to the highest one that has seconds.

@@ -69,7 +69,7 @@ struct LagRow {
 
 impl Lag {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let mut reader = settings.store.reader();
         let mut rows = LagRows::new();
         for topic in settings.membership().topics {

@@ -68,8 +68,8 @@ pub(super) struct LatestFlag {
 type TimeSpan = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 
 impl QuestionFlags {
-    pub(super) fn begin(&self) -> Result<(Settings, LinkFilter), Failure> {
-        let settings = self.common.begin()?;
+    pub(super) fn prepare(&self) -> Result<(Settings, LinkFilter), Failure> {
+        let settings = self.common.prepare()?;
         Ok((settings, self.links.clone().filter(self.times, SystemClock::default().wall())?))
     }
 }

@@ -78,7 +78,7 @@ const COLUMNS: &[&str] = &[
 
 impl Losses {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let now = SystemClock::default().wall();
         let moment = |when: Option<When>| when.map(|when| when.from(now));
         let filter = MissingFilter { agent: self.agent.clone(), since: moment(self.since), until: moment(self.until) };
@@ -150,7 +150,7 @@ impl Losses {
 fn row(missing: MissingEvents, columns: usize) -> Vec<Value> {
     let MissingEvents { cause, agent, epoch, first_seq, last_seq, offsets, missing, reason, detail, noticed_at } =
         missing;
-    let offset = |at: fn(&(String, i32, i64, i64)) -> Value| offsets.as_ref().map_or(Value::Nothing, at);
+    let offset = |at: fn(&(String, i32, i64, i64)) -> Value| offsets.as_ref().map_or(Value::Null, at);
     let mut row = vec![
         noticed_at.into(),
         cause.as_str().into(),
@@ -158,7 +158,7 @@ fn row(missing: MissingEvents, columns: usize) -> Vec<Value> {
         epoch.into(),
         first_seq.into(),
         last_seq.into(),
-        missing.map_or(Value::Nothing, Value::Number),
+        missing.map_or(Value::Null, Value::Number),
         reason.into(),
         detail.into(),
         offset(|(topic, ..)| topic.as_str().into()),

@@ -102,7 +102,7 @@ const NOTES_MAX: usize = 10;
 
 impl PercentileCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let question = self.question(SystemClock::default().wall())?;
         let answers = percentile::read(&mut *settings.store.reader(), &question).map_err(|error| match error {
             PercentileError::Store(error) => unavailable(error),

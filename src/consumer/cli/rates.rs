@@ -71,7 +71,7 @@ impl From<By> for RateStep {
 
 impl RatesCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (settings, links) = self.question.begin()?;
+        let (settings, links) = self.question.prepare()?;
         let step = self.by.map_or_else(|| RateStep::for_time(&links, SystemClock::default().wall()), RateStep::from);
         let filter = RateFilter { links, step, last: self.latest.n };
         ReportTable::new(self.question.format, RateRow::COLUMNS, TABLE)

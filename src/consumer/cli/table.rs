@@ -29,7 +29,7 @@ impl ReportTable {
 
     fn push(&mut self, mut values: Vec<Value>) -> io::Result<()> {
         match &self.shown {
-            Some(places) => self.rows.push(places.iter().map(|at| std::mem::replace(&mut values[*at], Value::Nothing))),
+            Some(places) => self.rows.push(places.iter().map(|at| std::mem::replace(&mut values[*at], Value::Null))),
             None => self.rows.push(values),
         }
     }

@@ -91,7 +91,7 @@ impl TotalsFlags {
 
 impl TotalsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let filter = self.totals.filter(SystemClock::default().wall())?;
         let mut rows = Rows::new(self.format, &COLUMNS, output::stdout(self.format));
         let printed =

@@ -174,7 +174,7 @@ fn containing(text: &str) -> String {
 impl DeadLetter {
     fn from_row(row: Vec<Value>) -> Self {
         let mut row = row.into_iter();
-        let mut next = || row.next().unwrap_or(Value::Nothing);
+        let mut next = || row.next().unwrap_or(Value::Null);
         let topic =
             TopicId { cluster: next().into_text().unwrap_or_default(), name: next().into_text().unwrap_or_default() };
         let at = KafkaPosition {

@@ -138,7 +138,7 @@ impl MissingCause {
 impl MissingEvents {
     fn from_row(row: Vec<Value>) -> Option<Self> {
         let mut row = row.into_iter();
-        let mut next = || row.next().unwrap_or(Value::Nothing);
+        let mut next = || row.next().unwrap_or(Value::Null);
         let cause = next().into_text()?;
         let cause = MissingCause::ALL.into_iter().find(|known| known.as_str() == cause)?;
         let (agent, epoch) = (next().into_text(), next().into_text());
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn no_number_of_missing_offsets_overflows() {
         let row = |first: i64, last: i64| {
-            let nothing = || Value::Nothing;
+            let nothing = || Value::Null;
             let offsets = ["t".into(), 3_i32.into(), first.into(), last.into()];
             let of_agent = [nothing(), nothing(), nothing(), nothing()];
             let rest = [nothing(), nothing(), nothing(), nothing()];

@@ -151,7 +151,7 @@ fn interval(time: DateTime<Utc>) -> i64 {
     time.timestamp_millis().div_euclid(INTERVAL_MS)
 }
 
-fn begin(interval: i64) -> DateTime<Utc> {
+fn start_of(interval: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(interval * INTERVAL_MS).unwrap_or_default()
 }
 
@@ -247,8 +247,8 @@ impl MeanSums {
                 MissingWindows {
                     agent,
                     interface,
-                    from: begin(from),
-                    to: begin(to),
+                    from: start_of(from),
+                    to: start_of(to),
                     windows: (to - from).unsigned_abs(),
                 }
             })

@@ -86,11 +86,11 @@ impl<F: ColumnValue> ColumnValue for Option<F> {
     }
 
     fn read(value: Value) -> Option<Self> {
-        if value == Value::Nothing { Some(None) } else { F::read(value).map(Some) }
+        if value == Value::Null { Some(None) } else { F::read(value).map(Some) }
     }
 
     fn print(self) -> Value {
-        self.map_or(Value::Nothing, F::print)
+        self.map_or(Value::Null, F::print)
     }
 }
 
@@ -153,5 +153,5 @@ pub(super) fn read<V: ColumnValue>(column: &str, value: Option<Value>) -> io::Re
         let why = format!("the store has a row whose `{column}` is not readable");
         io::Error::new(io::ErrorKind::InvalidData, why)
     };
-    V::read(value.unwrap_or(Value::Nothing)).ok_or_else(unreadable)
+    V::read(value.unwrap_or(Value::Null)).ok_or_else(unreadable)
 }

@@ -95,7 +95,7 @@ impl HistogramWork {
                 Ok(false) if is_finishing => return,
                 Ok(false) => PAUSE,
                 Err(trouble) => {
-                    if let Some(line) = self.trouble.seen(&trouble, self.clock.monotonic()) {
+                    if let Some(line) = self.trouble.admit(&trouble, self.clock.monotonic()) {
                         log::warn!("histograms: {line}; nothing is lost; retrying");
                     }
                     if is_finishing {
@@ -115,7 +115,7 @@ impl HistogramWork {
         let more_to_publish = self.publish(is_finishing && !has_more)?;
         if !has_more && !more_to_publish {
             self.backoff.reset();
-            if self.trouble.over() {
+            if self.trouble.clear() {
                 log::info!("histograms: up to date again");
             }
         }

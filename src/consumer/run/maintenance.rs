@@ -32,7 +32,7 @@ impl MaintenanceThread {
             let sleep = |pause| sleep(&clock, pause, &stopped);
             repeat(sleep, || {
                 let result = round(url.maintenance(&options), retention, &clock, &stopped);
-                tell(&result, &trouble, clock.monotonic())
+                log_result(&result, &trouble, clock.monotonic())
             });
         };
         std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
@@ -99,7 +99,7 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     false
 }
 
-fn tell(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Duration) -> bool {
+fn log_result(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Duration) -> bool {
     match result {
         Ok(Maintained { deleted, dropped, unfinished }) => {
             for partition in dropped {
@@ -116,7 +116,7 @@ fn tell(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Dur
             unfinished.is_none()
         }
         Err(error) => {
-            if let Some(line) = trouble.seen(&error.to_string(), now) {
+            if let Some(line) = trouble.admit(&error.to_string(), now) {
                 log::warn!("retention: {line}; retrying in a minute");
             }
             false

@@ -94,13 +94,13 @@ impl Member {
                 some => log::info!("{name}: partitions {some:?}"),
             }
         }
-        self.missing.over();
+        self.missing.clear();
         self.adrift = None;
         self.assigned = partitions;
     }
 
     pub(super) fn log(&self, trouble: &str, now: Duration) {
-        if let Some(line) = self.trouble.seen(trouble, now) {
+        if let Some(line) = self.trouble.admit(trouble, now) {
             log::warn!("Kafka: {line}");
         }
     }
@@ -114,7 +114,7 @@ impl Member {
 
     pub(super) fn log_unknown_topic(&self, now: Duration) {
         let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
-        for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
+        for line in missing.filter_map(|error| self.missing.admit(&error, now)) {
             log::warn!("Kafka: {line}");
         }
     }
@@ -127,7 +127,7 @@ impl Member {
     pub(super) fn recovered(&mut self) {
         self.backoff.reset();
         self.refused = None;
-        if self.trouble.over() {
+        if self.trouble.clear() {
             log::info!("Kafka: reading again");
         }
     }

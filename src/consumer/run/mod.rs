@@ -190,7 +190,7 @@ impl<'a> Consumer<'a> {
         let Self { topics, member, pulse, .. } = self;
         let news = read(topics, timeout, || pulse.now(), |timeout| member.poll(timeout));
         let now = self.pulse.step("processing messages");
-        self.pulse.service.lives(now);
+        self.pulse.notifier.ping(now);
         if let Some(news) = news {
             self.deal_with(news, now);
         }
@@ -347,7 +347,7 @@ impl<'a> Consumer<'a> {
             let partition = at.partition;
             let checkpoint = if let Some(old) = stored.get(&partition) {
                 let found = found.get(&partition).map_or(&[][..], Vec::as_slice);
-                let (new, gap) = positions::go_on((&id, partition), old, found, watermarks);
+                let (new, gap) = positions::resume((&id, partition), old, found, watermarks);
                 if new != *old {
                     self.replace_checkpoint(&id, partition, old, &new, gap)?;
                 }
@@ -376,7 +376,7 @@ impl<'a> Consumer<'a> {
         for &partition in partitions {
             self.pulse.step("looking up where a partition begins");
             let watermarks = self.member.source.watermarks(TopicPartition { topic, partition })?;
-            first.insert(partition, positions::begin(start, watermarks));
+            first.insert(partition, positions::first_checkpoint(start, watermarks));
         }
         let id = id.clone();
         Ok(self.ask(move |store| store.insert_checkpoints(&id, &first))?)
@@ -532,7 +532,7 @@ impl<'a> Consumer<'a> {
 
     fn log_without_histograms(&self, applied: &Applied) {
         if applied.without_histograms > 0
-            && let Some(line) = self.late.seen(LATE_WINDOWS, self.pulse.now())
+            && let Some(line) = self.late.admit(LATE_WINDOWS, self.pulse.now())
         {
             log::warn!("{line}");
         }

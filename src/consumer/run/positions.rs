@@ -72,7 +72,7 @@ pub(super) fn with_records(checkpoints: &Checkpoints) -> Checkpoints {
 }
 
 /// Begins a partition that the database does not know: by `start`, never by Kafka's committed offset.
-pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Vec<Gap>) {
+pub(super) fn first_checkpoint(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Vec<Gap>) {
     let next_offset = match start {
         Start::Earliest => low,
         Start::Latest => high,
@@ -83,7 +83,7 @@ pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Vec<G
     (Checkpoint { next_offset, ..Checkpoint::default() }, gaps)
 }
 
-pub(super) fn go_on(
+pub(super) fn resume(
     (topic, partition): (&TopicId, i32),
     old: &Checkpoint,
     found: &[AnchorRecord],

@@ -10,8 +10,8 @@ use signal_hook::low_level;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Status;
 use crate::process::failpoints;
-use crate::process::systemd::Service;
-use crate::process::watchdog::{Heart, Stuck};
+use crate::process::systemd::Notifier;
+use crate::process::watchdog::{Heartbeat, Stall};
 use crate::units::lasting;
 
 /// Longest step of a round; PostgreSQL ends a statement after two minutes at the latest.
@@ -20,19 +20,25 @@ const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct Pulse<'a> {
     clock: SystemClock,
-    heart: Heart,
-    pub(super) service: Service,
+    heartbeat: Heartbeat,
+    pub(super) notifier: Notifier,
     stop: &'a AtomicBool,
     stopped: Option<Duration>,
 }
 
 impl<'a> Pulse<'a> {
     pub(super) fn start(watchdog: bool, stop: &'a AtomicBool) -> std::io::Result<Self> {
-        let heart = Heart::default();
+        let heartbeat = Heartbeat::default();
         if watchdog {
-            heart.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)?;
+            heartbeat.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)?;
         }
-        Ok(Self { clock: SystemClock::default(), heart, service: Service::ready(Duration::ZERO), stop, stopped: None })
+        Ok(Self {
+            clock: SystemClock::default(),
+            heartbeat,
+            notifier: Notifier::ready(Duration::ZERO),
+            stop,
+            stopped: None,
+        })
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -45,7 +51,7 @@ impl<'a> Pulse<'a> {
 
     pub(super) fn step(&self, doing: &'static str) -> Duration {
         let now = self.now();
-        self.heart.beat(doing, now);
+        self.heartbeat.enter(doing, now);
         now
     }
 
@@ -59,7 +65,7 @@ impl<'a> Pulse<'a> {
 }
 
 /// Exits at once: an orderly end may get stuck as well.
-fn end(Stuck { doing, time }: Stuck) {
+fn end(Stall { doing, time }: Stall) {
     log::error!("stuck for {}, {doing}: exiting, so that systemd restarts it", lasting(time));
     low_level::exit(Status::Failed as i32);
 }

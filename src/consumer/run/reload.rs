@@ -7,7 +7,7 @@ use crate::consumer::config::Settings;
 use crate::kafka::ClientError;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
-use crate::process::systemd::Service;
+use crate::process::systemd::Notifier;
 
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
@@ -73,24 +73,24 @@ pub fn run_reloading(
 /// Waits until a certificate or secret has changed. Returns the settings to go on with; `None` after a stop.
 fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, reload: Reload<'_>) -> Option<Settings> {
     let clock = SystemClock::default();
-    let mut service = Service::ready(Duration::ZERO);
+    let mut notifier = Notifier::ready(Duration::ZERO);
     log::error!("cannot read from Kafka: {failure}; nothing is lost; waiting for the file to change");
     let files = settings.connection.files();
     while settings.connection.files() == files {
         if stop.load(Ordering::Relaxed) {
             log::info!("stopping on signal");
-            service.stops();
+            notifier.stopping();
             return None;
         }
         if reload.wish.swap(false, Ordering::Relaxed) {
-            service.reloads(clock.monotonic());
+            notifier.reloading(clock.monotonic());
             match (reload.read)() {
                 Ok(others) => return Some(others),
                 Err(error) => log::error!("the previous configuration stays in effect: {error}"),
             }
-            service.reloaded(Duration::ZERO);
+            notifier.reloaded(Duration::ZERO);
         }
-        service.lives(clock.monotonic());
+        notifier.ping(clock.monotonic());
         std::thread::sleep(LOOK_EVERY);
     }
     Some(settings)
@@ -114,7 +114,7 @@ fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Setti
         }
     };
     if !matches!(result, Ok(Some(_))) {
-        consumer.pulse.service.stops();
+        consumer.pulse.notifier.stopping();
     }
     consumer.end();
     result
@@ -122,12 +122,12 @@ fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Setti
 
 fn read_again(pulse: &mut Pulse<'_>, reload: Reload<'_>) -> Option<Settings> {
     let now = pulse.step("reading the configuration");
-    pulse.service.reloads(now);
+    pulse.notifier.reloading(now);
     match (reload.read)() {
         Ok(settings) => Some(settings),
         Err(error) => {
             log::error!("the previous configuration stays in effect: {error}");
-            pulse.service.reloaded(Duration::ZERO);
+            pulse.notifier.reloaded(Duration::ZERO);
             None
         }
     }

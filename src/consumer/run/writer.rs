@@ -58,13 +58,13 @@ impl Writer {
                 self.abandon();
                 return Err(error);
             }
-            pulse.service.lives(now);
+            pulse.notifier.ping(now);
             pause = meanwhile(now);
         }
     }
 
     pub(super) fn log(&self, error: &StoreError, now: Duration) {
-        let Some(line) = self.trouble.seen(&error.to_string(), now) else { return };
+        let Some(line) = self.trouble.admit(&error.to_string(), now) else { return };
         match error {
             StoreError::Misconfigured(_) => {
                 log::error!("{line}; nothing is lost; retrying at least once a minute");
@@ -76,7 +76,7 @@ impl Writer {
     }
 
     pub(super) fn recovered(&self) {
-        if self.trouble.over() {
+        if self.trouble.clear() {
             log::info!("storing again in {}", self.url);
         }
     }

@@ -182,15 +182,15 @@ impl Source {
                 }
             }
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
-            Some(Err(error)) if is_unreadable(&error) => self.strike(&error),
+            Some(Err(error)) if is_unreadable(&error) => self.count_unreadable(&error),
             Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic,
-            Some(Err(error)) => self.misfortune(said(&error)),
-            None => self.misfortune(None),
+            Some(Err(error)) => self.explain(error_text(&error)),
+            None => self.explain(None),
         }
     }
 
     fn log_waiting(&self, TopicPartition { topic, partition }: TopicPartition, why: &str) {
-        if let Some(line) = self.registry_trouble.seen(why, self.clock.monotonic()) {
+        if let Some(line) = self.registry_trouble.admit(why, self.clock.monotonic()) {
             log::warn!("{line}; {}[{partition}] waits for it, and nothing is skipped", self.name(topic));
         }
     }
@@ -211,7 +211,7 @@ impl Source {
                 if let Err(error) = self.resume(&[at]) {
                     return Some(Polled::Misplaced(error));
                 }
-                if !read.is_given_up && self.registry_trouble.over() {
+                if !read.is_given_up && self.registry_trouble.clear() {
                     log::info!("the schema registry answers; reading {}[{}] again", self.name(at.topic), at.partition);
                 }
                 Some(Polled::Record(at, read.record))
@@ -220,12 +220,12 @@ impl Source {
     }
 
     /// Counts a batch that could not be unpacked. Repeated errors start the search for it; a damaged batch does at once.
-    fn strike(&mut self, error: &KafkaError) -> Polled {
+    fn count_unreadable(&mut self, error: &KafkaError) -> Polled {
         let is_lost = loses_position(error);
         let reports = &self.consumer().context().reports;
         let (_, reported) = (reports.take_refused(), reports.take_trouble());
         let error = reported.unwrap_or_else(|| error.to_string());
-        if self.search.is_none() && (is_lost || self.strikes.out(&error)) {
+        if self.search.is_none() && (is_lost || self.strikes.is_out(&error)) {
             match self.search() {
                 Ok(search) => self.search = Some(search),
                 Err(error) => log::warn!("Kafka: {error}"),
@@ -281,7 +281,7 @@ impl Source {
     }
 
     /// Explains a poll without a message. librdkafka also reports an error by callback, in more words.
-    fn misfortune(&self, polled: Option<String>) -> Polled {
+    fn explain(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
         let trouble = reports.take_trouble();
         match (reports.take_refused(), reports.take_refused_group().or(trouble).or(polled)) {
@@ -428,7 +428,7 @@ fn is_missing(error: &KafkaError) -> bool {
 }
 
 /// Returns the error, unless it is that no broker is left: the errors before it report why.
-fn said(error: &KafkaError) -> Option<String> {
+fn error_text(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }
 

@@ -82,7 +82,7 @@ impl SchemaCache {
         Ok(receiver)
     }
 
-    fn rest(&mut self, wait: Duration, why: String) -> Undecoded {
+    fn back_off(&mut self, wait: Duration, why: String) -> Undecoded {
         let now = self.clock.monotonic();
         let since = self.failing.as_ref().map_or(now, |failing| failing.since);
         self.failing = Some(Failing { since, why: why.clone(), until: now + wait });
@@ -111,14 +111,14 @@ impl Schemas for SchemaCache {
                 Ok(writer) => Answer::Known(Arc::new(writer)),
                 Err(problem) => Answer::Useless(problem),
             },
-            Ok(Err(RegistryError::Unknown(_))) => Answer::Unknown(now + UNKNOWN_FOR),
-            Ok(Err(RegistryError::Away(why))) | Err(why) => {
+            Ok(Err(RegistryError::NotFound(_))) => Answer::Unknown(now + UNKNOWN_FOR),
+            Ok(Err(RegistryError::Unavailable(why))) | Err(why) => {
                 let wait = self.backoff.pause();
-                return Err(self.rest(wait, why));
+                return Err(self.back_off(wait, why));
             }
             Ok(Err(RegistryError::Misconfigured(why))) => {
                 let wait = self.backoff.slow_pause();
-                return Err(self.rest(wait, why));
+                return Err(self.back_off(wait, why));
             }
         };
         self.backoff.reset();

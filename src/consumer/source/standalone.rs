@@ -114,7 +114,7 @@ impl StandaloneConsumer {
 
     fn strike(&mut self, error: &KafkaError) -> Seen {
         let reported = self.reported().unwrap_or_else(|| error.to_string());
-        if !self.strikes.out(&reported) {
+        if !self.strikes.is_out(&reported) {
             return Seen::Trouble(reported);
         }
         let found = unreadable::find(&self.consumer, &self.topic, &self.positions);

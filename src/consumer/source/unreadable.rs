@@ -54,7 +54,7 @@ impl Unreadable {
 
 impl Strikes {
     /// Returns true, and starts again, once an error has come often enough.
-    pub(super) fn out(&mut self, error: &str) -> bool {
+    pub(super) fn is_out(&mut self, error: &str) -> bool {
         if self.0.len() >= ERRORS_MAX && !self.0.contains_key(error) {
             self.0.clear();
         }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_error_that_comes_three_times_is_enough() {
         let mut strikes = Strikes::default();
-        let outs = ["a", "b", "a", "b", "a", "b", "b", "b"].map(|error| strikes.out(error));
+        let outs = ["a", "b", "a", "b", "a", "b", "b", "b"].map(|error| strikes.is_out(error));
         assert_eq!(outs, [false, false, false, false, true, false, false, true]);
     }
 

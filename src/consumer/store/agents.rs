@@ -39,7 +39,7 @@ impl KnownAgent {
 
 /// Returns the agents whose state `rows` may change, in the order in which their rows are locked.
 pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
-    let telling = rows.iter().filter(|row| tells(row.event).is_some());
+    let telling = rows.iter().filter(|row| version_of(row.event).is_some());
     let mut agents: Vec<&str> = telling.map(|row| row.event.stamp.agent.as_str()).collect();
     agents.sort_unstable();
     agents.dedup();
@@ -50,7 +50,7 @@ pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
 pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -> Vec<AgentChange<'a>> {
     let mut states: BTreeMap<&'a str, Option<KnownAgent>> = BTreeMap::new();
     for row in rows {
-        if let Some(version) = tells(row.event) {
+        if let Some(version) = version_of(row.event) {
             let agent = row.event.stamp.agent.as_str();
             let state = states.entry(agent).or_insert_with(|| known.get(agent).cloned());
             let after = after(state.as_ref(), row.event, version);
@@ -66,7 +66,7 @@ pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -
     changed.collect()
 }
 
-fn tells(event: &Event) -> Option<&str> {
+fn version_of(event: &Event) -> Option<&str> {
     match &event.body {
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {
             Some(&lifecycle.version)

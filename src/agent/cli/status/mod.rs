@@ -268,7 +268,7 @@ fn print(report: &StatusReport, format: OutputFormat) -> std::io::Result<()> {
             let object = serde_json::to_value(report)?;
             let mut rows = Rows::new(format, COLUMNS, out);
             rows.push(COLUMNS.iter().map(|column| match &object[column] {
-                serde_json::Value::Null => Value::Nothing,
+                serde_json::Value::Null => Value::Null,
                 serde_json::Value::String(text) => text.as_str().into(),
                 other => other.clone().into(),
             }))?;

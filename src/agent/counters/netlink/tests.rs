@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::moment::tests::BusyClock;
-use super::super::{Came, LinkChange};
+use super::super::{AddReason, LinkChange};
 use super::*;
 use crate::process::clock::SystemClock;
 
@@ -21,7 +21,7 @@ fn read(source: &mut Netlink) -> Reading {
 fn the_loopback_is_there_and_told_once() {
     let mut source = source("lo");
     let first = read(&mut source);
-    let [LinkChange::Added(link, Came::Appeared)] = &first.changes[..] else { panic!("{:?}", first.changes) };
+    let [LinkChange::Added(link, AddReason::Appeared)] = &first.changes[..] else { panic!("{:?}", first.changes) };
     assert_eq!((link.name.as_str(), &link.kind, link.ifindex), ("lo", &LinkKind::Loopback, 1));
     let second = read(&mut source);
     assert!(second.at > first.at && second.boottime >= first.boottime);

@@ -185,8 +185,8 @@ impl BreachState {
             Self::Pending(_) if rate < thresholds.raise_at => return None,
             Self::Normal => rise(limit, BreachStats::first(thresholds, load), load),
             Self::Pending(stats) => rise(limit, stats.with(thresholds, load), load),
-            Self::Raised(open) => go_on(limit, thresholds, open, Below::default(), load),
-            Self::Clearing(open, below) => go_on(limit, thresholds, open, below, load),
+            Self::Raised(open) => continue_breach(limit, thresholds, open, Below::default(), load),
+            Self::Clearing(open, below) => continue_breach(limit, thresholds, open, below, load),
         };
         *self = next;
         action
@@ -213,7 +213,7 @@ fn rise(limit: &Limit, stats: BreachStats, load: Load) -> (BreachState, Option<A
     }
 }
 
-fn go_on(
+fn continue_breach(
     limit: &Limit,
     thresholds: Thresholds,
     mut open: Open,

@@ -93,10 +93,10 @@ impl Cadence {
         self.since_probe = self.since_probe.saturating_add(1);
         let is_due = self.probes_failed < PROBES_FAILED_MAX || self.since_probe >= RARE_PROBES;
         self.probe = if moved && is_due { Probe::Wanted } else { Probe::Idle };
-        if moved { self.moved(now) } else { self.stood(now, elapsed) }
+        if moved { self.on_move(now) } else { self.on_standstill(now, elapsed) }
     }
 
-    fn moved(&mut self, now: Duration) -> Coverage {
+    fn on_move(&mut self, now: Duration) -> Coverage {
         let was_silent = std::mem::replace(&mut self.is_silent, false);
         let before = self.moved_at.replace(now);
         let gap = before.filter(|_| !was_silent).map(|before| now.saturating_sub(before));
@@ -113,7 +113,7 @@ impl Cadence {
         Coverage::Covers(covered)
     }
 
-    fn stood(&mut self, now: Duration, elapsed: Duration) -> Coverage {
+    fn on_standstill(&mut self, now: Duration, elapsed: Duration) -> Coverage {
         let Some(moved_at) = self.moved_at else {
             self.covered_until = now;
             return Coverage::Covers(elapsed);

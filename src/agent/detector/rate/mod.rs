@@ -142,7 +142,7 @@ impl Meter {
             self.cadence.pause(now.at);
         }
         let fell = now.rx_bytes < base.rx_bytes || now.tx_bytes < base.tx_bytes;
-        let moved = if fell { self.wrapped(&base, &now, elapsed) } else { Some(moved(&base, &now)) };
+        let moved = if fell { self.wrapped(&base, &now, elapsed) } else { Some(deltas(&base, &now)) };
         let Some((rx_bytes, tx_bytes)) = moved else {
             self.has_fallen = true;
             self.restart(now);
@@ -176,14 +176,14 @@ impl Meter {
     fn judge(&mut self, now: CounterSample, traffic: Traffic, has_moved: bool, speed: Speed) -> Verdict {
         if self.is_after_gap && has_moved {
             self.cadence.skip(now.at);
-            self.settle(now, traffic);
+            self.set_base(now, traffic);
             return Verdict::Gap(traffic);
         }
         let covered = match self.cadence.read(now.at, traffic.elapsed, has_moved) {
             // Also over a gap: bytes counted meanwhile and not shown yet would fall into the next reading.
             Coverage::Waiting => return Verdict::Waiting,
             Coverage::Learning => {
-                self.settle(now, traffic);
+                self.set_base(now, traffic);
                 return Verdict::Learning;
             }
             Coverage::Covers(covered) => Traffic { elapsed: covered, ..traffic },
@@ -193,7 +193,7 @@ impl Meter {
             return Verdict::Suspect;
         }
         let was_after_gap = self.is_after_gap;
-        self.settle(now, covered);
+        self.set_base(now, covered);
         if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
@@ -243,7 +243,7 @@ impl Meter {
     fn reject(&mut self, now: CounterSample) -> Verdict {
         let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
         let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes;
-        let (rx_bytes, tx_bytes) = if went_on { moved(&before, &now) } else { return Verdict::Jump };
+        let (rx_bytes, tx_bytes) = if went_on { deltas(&before, &now) } else { return Verdict::Jump };
         let traffic = Traffic { rx_bytes, tx_bytes, elapsed: now.at.saturating_sub(before.at) };
         if rx_bytes + tx_bytes > 0 && !self.is_jump(&before, &now, traffic) {
             self.rejected = None;
@@ -277,7 +277,7 @@ impl Meter {
         (rate <= self.last_rate.percent(200.0)).then_some((rx_bytes, tx_bytes))
     }
 
-    fn settle(&mut self, now: CounterSample, traffic: Traffic) {
+    fn set_base(&mut self, now: CounterSample, traffic: Traffic) {
         self.base = Some(now);
         self.is_after_gap = false;
         self.last_rate = busier(traffic);
@@ -341,7 +341,7 @@ pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
     }
 }
 
-fn moved(base: &CounterSample, now: &CounterSample) -> (u64, u64) {
+fn deltas(base: &CounterSample, now: &CounterSample) -> (u64, u64) {
     (now.rx_bytes - base.rx_bytes, now.tx_bytes - base.tx_bytes)
 }
 

@@ -196,7 +196,7 @@ impl RateWindows {
         }
     }
 
-    pub fn settle(&mut self, out: &mut Vec<RateWindow>) {
+    pub fn close_ended(&mut self, out: &mut Vec<RateWindow>) {
         self.close_all(out);
     }
 
@@ -354,7 +354,7 @@ impl LinkWindow {
         *tx = tx.saturating_add(traffic.tx_bytes);
         *elapsed += traffic.elapsed;
         self.balance = self.balance.saturating_add(i64::try_from(traffic.elapsed.as_nanos()).unwrap_or(i64::MAX));
-        for (sum, more) in packets.iter_mut().zip(self.packets.moved(counters)) {
+        for (sum, more) in packets.iter_mut().zip(self.packets.delta(counters)) {
             let add = |sum: Packets, more: Packets| Packets {
                 rx: sum.rx.saturating_add(more.rx),
                 tx: sum.tx.saturating_add(more.tx),
@@ -515,11 +515,11 @@ impl PacketMeters {
         self.0 = last.map(|last| PacketMeter { last, has_fallen: false });
     }
 
-    fn moved(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
+    fn delta(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
         let bits = counters.map_or(CounterBits::B64, |counters| counters.bits);
         let mut now = Self::of(counters);
         for (meter, now) in self.0.iter_mut().zip(&mut now) {
-            *now = meter.moved(*now, bits);
+            *now = meter.delta(*now, bits);
         }
         now
     }
@@ -531,7 +531,7 @@ impl PacketMeters {
 
 impl PacketMeter {
     /// Returns the movement; `None` for a fall and for the first movement after it, which may be the return from a false zero.
-    fn moved(&mut self, now: Option<Packets>, bits: CounterBits) -> Option<Packets> {
+    fn delta(&mut self, now: Option<Packets>, bits: CounterBits) -> Option<Packets> {
         let (before, now) = (std::mem::replace(&mut self.last, now)?, now?);
         let moved = difference(before.rx, now.rx, bits).zip(difference(before.tx, now.tx, bits));
         let moved = moved.map(|(rx, tx)| Packets { rx, tx });

@@ -415,7 +415,7 @@ fn a_window_that_waits_can_be_ended_without_the_one_that_is_open() {
         host.pass(SECOND);
         host.tick(&[("eth0", Verdict::Waiting)]);
     }
-    host.windows.settle(&mut host.out);
+    host.windows.close_ended(&mut host.out);
     assert_eq!(host.sums(), [(58, 2, 58 * 125_000)]);
     assert_eq!(host.windows.open().unwrap().started_at, wall("12:01:00"));
 }

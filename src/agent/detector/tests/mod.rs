@@ -56,7 +56,7 @@ impl Host {
         let counters = BTreeMap::new();
         let detector = Detector::new(limits, SECOND, 7);
         let mut host = Self { detector, second: 1_000, counters, boot_id: "one", synced: None, notices: Vec::new() };
-        let added = links.iter().map(|info| LinkChange::Added(info.clone(), Came::Appeared)).collect();
+        let added = links.iter().map(|info| LinkChange::Added(info.clone(), AddReason::Appeared)).collect();
         host.tick(added, &links.iter().map(|info| (info.ifindex, 1)).collect::<Vec<_>>());
         host
     }
@@ -167,9 +167,9 @@ fn either_direction_has_a_breach_of_its_own() {
 fn a_link_that_goes_takes_its_breach_with_it_and_one_that_comes_is_told() {
     let mut host = Host::new(vec![limit("wan", on("eth*"))], &[info(2, "eth0")]);
     host.carry(&[(2, OVER)]);
-    let told = host.change(LinkChange::Removed(2, Left::Gone), &[]);
+    let told = host.change(LinkChange::Removed(2, RemoveReason::Gone), &[]);
     assert_eq!(told, ["breach_cleared eth0 link_removed", "link_removed eth0 removed"]);
-    let told = host.change(LinkChange::Added(info(5, "eth0"), Came::Appeared), &[(5, 9_999_999)]);
+    let told = host.change(LinkChange::Added(info(5, "eth0"), AddReason::Appeared), &[(5, 9_999_999)]);
     assert_eq!(told, ["link_added eth0 added"], "its counters began somewhere: no breach");
 }
 
@@ -182,11 +182,16 @@ fn a_link_that_comes_or_goes_says_from_where_or_to_where() {
         (reason.unwrap_or_default(), bodies[0].detail().unwrap_or_default().to_owned())
     };
     for (came, left, reasons, details) in [
-        (Came::Appeared, Left::Gone, ["added", "removed"], ["", ""]),
-        (Came::RenamedFrom("old0".into()), Left::RenamedTo("new0".into()), ["renamed"; 2], ["was old0", "now new0"]),
+        (AddReason::Appeared, RemoveReason::Gone, ["added", "removed"], ["", ""]),
         (
-            Came::Released,
-            Left::Enslaved,
+            AddReason::RenamedFrom("old0".into()),
+            RemoveReason::RenamedTo("new0".into()),
+            ["renamed"; 2],
+            ["was old0", "now new0"],
+        ),
+        (
+            AddReason::Released,
+            RemoveReason::Enslaved,
             ["added", "removed"],
             ["is no longer a port of a bond or team", "became a port of a bond or team"],
         ),
@@ -305,7 +310,7 @@ fn another_configuration_keeps_breaches_and_rises_and_ends_those_of_limits_that_
     host.carry(&[(2, OVER)]);
     assert_eq!(host.reconfigure(limits()[1..].to_vec()), ["breach_cleared eth0 limit_removed"]);
     host.detector.expect_all_links();
-    let told = host.change(LinkChange::Added(info(2, "eth0"), Came::Appeared), &[(2, OVER)]);
+    let told = host.change(LinkChange::Added(info(2, "eth0"), AddReason::Appeared), &[(2, OVER)]);
     assert_eq!(told, ["breach_raised eth0", "breach_raised *"], "the third second of their rise");
     host.carry(&[(2, BELOW)]);
     host.carry(&[(2, BELOW)]);
@@ -352,7 +357,7 @@ fn a_link_that_the_new_configuration_does_not_watch_is_gone() {
     let mut host = Host::new(vec![limit("wan", on("eth*"))], &[info(2, "eth0"), info(3, "eth1")]);
     host.carry(&[(2, OVER), (3, BELOW)]);
     host.detector.expect_all_links();
-    let told = host.change(LinkChange::Added(info(3, "eth1"), Came::Appeared), &[(3, BELOW)]);
+    let told = host.change(LinkChange::Added(info(3, "eth1"), AddReason::Appeared), &[(3, BELOW)]);
     assert_eq!(told, ["breach_cleared eth0 link_removed", "link_removed eth0 removed"]);
 }
 
@@ -694,8 +699,8 @@ fn a_link_that_is_never_exact_is_probed_rarely_and_a_new_one_afresh() {
     let mut host = Host::new(Vec::new(), std::slice::from_ref(&bond));
     assert_eq!(probes(&mut host, 100), 100);
     assert_eq!(probes(&mut host, 640), 10);
-    host.change(LinkChange::Removed(2, Left::Gone), &[]);
-    host.change(LinkChange::Added(bond, Came::Appeared), &[(2, 1)]);
+    host.change(LinkChange::Removed(2, RemoveReason::Gone), &[]);
+    host.change(LinkChange::Added(bond, AddReason::Appeared), &[(2, 1)]);
     assert_eq!(probes(&mut host, 100), 100);
 }
 
@@ -761,7 +766,7 @@ fn restarted(pause: u64, reboot: bool, was_synced: Option<bool>, synced: Option<
     }
     detector.resume(vec![(breach, stamp)], Duration::from_secs(300), &host.stamp());
     host.detector = detector;
-    let told = host.change(LinkChange::Added(info(2, "eth0"), Came::Appeared), &[(2, 0)]);
+    let told = host.change(LinkChange::Added(info(2, "eth0"), AddReason::Appeared), &[(2, 0)]);
     assert!(told.is_empty() || pause > 300 || synced != Some(true), "{told:?}");
     (host, raised[0].breach().unwrap().clone())
 }

@@ -196,14 +196,14 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
             carried[nth] = MIB + (ceiling - MIB) * u64::from(tick.load[nth]) / 256;
             if fault == Fault::Leaves && link.there {
                 link.there = false;
-                reading.changes.push(LinkChange::Removed(link.ifindex, Left::Gone));
+                reading.changes.push(LinkChange::Removed(link.ifindex, RemoveReason::Gone));
                 continue;
             }
             if !link.there {
                 (link.ifindex, link.there, link.was_read) = (next_index, true, false);
                 next_index += 1;
                 let name = format!("eth{nth}");
-                reading.changes.push(LinkChange::Added(info(link.ifindex, &name), Came::Appeared));
+                reading.changes.push(LinkChange::Added(info(link.ifindex, &name), AddReason::Appeared));
             }
             let before = link.counter;
             reading.counters.extend(link.show(carried[nth] * step.as_secs(), fault));

@@ -350,10 +350,11 @@ impl SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
-    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
+    fn append(&mut self, new_events: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
         self.transaction(|change| {
-            let stamp = drafts.last().map(|draft| draft.stamp.clone());
-            let events = drafts.into_iter().map(|draft| change.register(draft)).collect::<Result<Vec<_>, _>>()?;
+            let stamp = new_events.last().map(|new_event| new_event.stamp.clone());
+            let events =
+                new_events.into_iter().map(|new_event| change.register(new_event)).collect::<Result<Vec<_>, _>>()?;
             if let Some(stamp) = stamp {
                 change.evict(&stamp)?;
             }

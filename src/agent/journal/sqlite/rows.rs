@@ -30,9 +30,9 @@ impl<'t> Change<'t> {
         Ok(self.state)
     }
 
-    pub(super) fn register(&mut self, draft: NewEvent) -> Result<Arc<Event>, JournalError> {
-        let id = self.state.take_id(JournalSeries::of(&draft.body));
-        let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
+    pub(super) fn register(&mut self, new_event: NewEvent) -> Result<Arc<Event>, JournalError> {
+        let id = self.state.take_id(JournalSeries::of(&new_event.body));
+        let event = Arc::new(Event { id, stamp: new_event.stamp, body: new_event.body });
         self.insert(&event)?;
         if let Body::Rates(_) = event.body {
             // An open window is part of these rates, or past.
@@ -80,9 +80,9 @@ impl<'t> Change<'t> {
         let mut event = event.clone();
         let rest = split(&mut event);
         self.insert(&event)?;
-        for draft in rest {
-            let (epoch, _) = bounds(&draft.body).unwrap_or((self.state.epoch, (0, 0)));
-            self.register_own(draft, epoch)?;
+        for new_event in rest {
+            let (epoch, _) = bounds(&new_event.body).unwrap_or((self.state.epoch, (0, 0)));
+            self.register_own(new_event, epoch)?;
         }
         // Declarations of events that may have been handed out must not grow.
         self.state.open_losses = [None, None];
@@ -192,9 +192,9 @@ impl<'t> Change<'t> {
             if !rest.is_empty() {
                 rewrite(&self.transaction, &mut self.state.pending, position, &event)?;
             }
-            for draft in rest {
+            for new_event in rest {
                 let epoch = declared.map_or(self.state.epoch, |(epoch, _)| epoch);
-                self.register_own(draft, epoch)?;
+                self.register_own(new_event, epoch)?;
             }
         }
         self.state.open_losses = [None, None];

@@ -53,7 +53,7 @@ fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_
     drop(connection);
     let mut journal = open(&directory);
     let started = journal
-        .append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }))])
+        .append(vec![new_event(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }))])
         .unwrap();
     let events = all(&mut journal);
     assert_eq!([&events[0], &events[1], &events[3]], [&before[0], &before[2], &started[0]]);

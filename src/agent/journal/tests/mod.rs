@@ -48,12 +48,12 @@ fn breach(id: u64) -> Breach {
     }
 }
 
-fn draft(body: Body) -> NewEvent {
+fn new_event(body: Body) -> NewEvent {
     NewEvent { stamp: stamp(0), body }
 }
 
 fn raised(id: u64) -> NewEvent {
-    draft(Body::BreachRaised(breach(id)))
+    new_event(Body::BreachRaised(breach(id)))
 }
 
 fn open(directory: &TempDir) -> DurableJournal {
@@ -97,7 +97,7 @@ fn lost(events: &[Arc<Event>]) -> u64 {
 
 /// Checks the promises that every journal makes.
 fn keeps_its_promises(journal: &mut dyn Journal) {
-    let first = journal.append(vec![raised(1), draft(Body::BreachUpdated(breach(1)))]).unwrap();
+    let first = journal.append(vec![raised(1), new_event(Body::BreachUpdated(breach(1)))]).unwrap();
     let second = journal.append(vec![raised(2)]).unwrap();
     assert_eq!([first[0].id.seq, first[1].id.seq, second[0].id.seq], [1, 2, 3]);
     assert_eq!(journal.pending().events, 3);
@@ -111,7 +111,7 @@ fn keeps_its_promises(journal: &mut dyn Journal) {
     journal.remove(&[first[0].id]).unwrap();
     assert_eq!(journal.pending().events, 1);
     assert_eq!(journal.open_breaches().unwrap().len(), 2, "Kafka has the events, and the breaches go on");
-    journal.append(vec![draft(Body::BreachCleared(breach(1)))]).unwrap();
+    journal.append(vec![new_event(Body::BreachCleared(breach(1)))]).unwrap();
     assert_eq!(journal.open_breaches().unwrap().len(), 1);
 
     journal.reject(second[0].id, "too large", stamp(1)).unwrap();
@@ -134,8 +134,8 @@ fn every_journal_keeps_its_promises() {
 fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
     let rounds = 4_000;
     for id in 0..rounds {
-        journal.append(vec![raised(id), draft(Body::BreachUpdated(breach(id)))]).unwrap();
-        journal.append(vec![draft(Body::BreachCleared(breach(id)))]).unwrap();
+        journal.append(vec![raised(id), new_event(Body::BreachUpdated(breach(id)))]).unwrap();
+        journal.append(vec![new_event(Body::BreachCleared(breach(id)))]).unwrap();
     }
     let events = all(journal);
     let losses: Vec<&Loss> =
@@ -148,7 +148,7 @@ fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
 
     // The loss was handed out, so further losses get a new declaration.
     for id in 0..rounds {
-        journal.append(vec![raised(id), draft(Body::BreachCleared(breach(id)))]).unwrap();
+        journal.append(vec![raised(id), new_event(Body::BreachCleared(breach(id)))]).unwrap();
     }
     let events = all(journal);
     let all_losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count();
@@ -292,8 +292,9 @@ fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let body = || Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: Some("x".repeat(200)) });
-    let fill =
-        |journal: &mut DurableJournal| (0..30).for_each(|_| drop(journal.append(vec![draft(body()); 100]).unwrap()));
+    let fill = |journal: &mut DurableJournal| {
+        (0..30).for_each(|_| drop(journal.append(vec![new_event(body()); 100]).unwrap()));
+    };
     fill(&mut journal);
     let before = on_disk(&directory);
     journal.fail_over(&wish()).unwrap();
@@ -382,7 +383,7 @@ fn other_bounds_take_effect_at_once() {
     let eight = ByteCount::from_bytes(8 << 20);
     journal.reconfigure(eight, Duration::from_secs(86_400), &stamp(0)).unwrap();
     for _ in 0..40 {
-        journal.append(vec![draft(Body::BreachUpdated(breach(1))); 200]).unwrap();
+        journal.append(vec![new_event(Body::BreachUpdated(breach(1))); 200]).unwrap();
     }
     assert_eq!(journal.lost().total(), 0, "8 MiB hold them all");
     assert!(on_disk(&directory) > 2 * MIB.bytes());
@@ -403,7 +404,7 @@ fn a_file_that_is_larger_than_it_may_be_is_made_smaller_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let large = JournalConfig { size_max: ByteCount::from_bytes(8 << 20), ..config(&directory) };
     let mut journal = DurableJournal::open(large, &stamp(0)).unwrap();
-    journal.append(vec![draft(Body::BreachUpdated(breach(1))); 8_000]).unwrap();
+    journal.append(vec![new_event(Body::BreachUpdated(breach(1))); 8_000]).unwrap();
     drop(journal);
     let mut journal = open(&directory);
     assert!(on_disk(&directory) <= MIB.bytes() + MIB.bytes() / 4, "{} bytes on disk", on_disk(&directory));
@@ -501,7 +502,7 @@ proptest! {
             match step {
                 Step::Append(count) => {
                     let body = Body::AgentStopped(Lifecycle { version: number.to_string(), reason: None, detail: None });
-                    for event in open_journal.append(vec![draft(body); count]).unwrap() {
+                    for event in open_journal.append(vec![new_event(body); count]).unwrap() {
                         prop_assert!(kept.insert(event.id.seq, "kept").is_none(), "a number is given once");
                     }
                 }

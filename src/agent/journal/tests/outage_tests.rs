@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::event_system::{EventSystem, ObserveError, Observer};
 
 fn update(id: u64) -> NewEvent {
-    draft(Body::BreachUpdated(breach(id)))
+    new_event(Body::BreachUpdated(breach(id)))
 }
 
 fn declared(events: &[Arc<Event>]) -> Vec<EventId> {

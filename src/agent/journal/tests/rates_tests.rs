@@ -6,7 +6,7 @@ use crate::message::RateWindow;
 fn window(minute: i64, bytes: usize) -> NewEvent {
     let started_at = DateTime::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap();
     let version = "1".repeat(bytes);
-    draft(Body::Rates(RateWindow { started_at, duration_ms: 60_000, version, links: Vec::new() }))
+    new_event(Body::Rates(RateWindow { started_at, duration_ms: 60_000, version, links: Vec::new() }))
 }
 
 fn rates(journal: &mut dyn Journal) -> Vec<Arc<Event>> {

@@ -66,7 +66,7 @@ impl RowOrder {
 
     pub(super) fn take(&mut self, record: CsvRecord) {
         self.place(record);
-        self.settle();
+        self.emit_decided();
     }
 
     pub(super) fn bad(&mut self, line: u64, reason: String) {
@@ -74,7 +74,7 @@ impl RowOrder {
         if self.staged.len() >= STAGED_MAX {
             self.release();
         }
-        self.settle();
+        self.emit_decided();
     }
 
     pub(super) fn end(&mut self) {
@@ -82,10 +82,10 @@ impl RowOrder {
             Some(back) => self.fail(back.line, NEWEST_FIRST.to_owned()),
             None => self.release(),
         }
-        self.settle();
+        self.emit_decided();
     }
 
-    fn settle(&mut self) {
+    fn emit_decided(&mut self) {
         let held = [self.first.as_ref(), self.ahead.as_ref().map(|(ahead, _)| ahead), self.back.as_ref()];
         let held = held.into_iter().flatten().map(|record| record.line).min().unwrap_or(u64::MAX);
         self.staged.sort_by_key(RowOutcome::line);
@@ -112,7 +112,7 @@ impl RowOrder {
         if let Some((ahead, at)) = self.ahead.take() {
             return self.place_behind(ahead, at, record);
         }
-        let Some(last) = self.last else { return self.begin(record) };
+        let Some(last) = self.last else { return self.accept_first(record) };
         let at = record.moment.after(Some(last));
         if at > last {
             if self.jumps(at - last) {
@@ -141,7 +141,7 @@ impl RowOrder {
         }
     }
 
-    fn begin(&mut self, record: CsvRecord) {
+    fn accept_first(&mut self, record: CsvRecord) {
         self.last = Some(record.moment.after(None));
         self.began = self.last;
         self.first = Some(record);
@@ -170,7 +170,7 @@ impl RowOrder {
             if let Some(first) = self.first.take() {
                 self.staged.push(too_far_ahead(&first));
             }
-            self.begin(second);
+            self.accept_first(second);
             self.place(third);
         } else {
             self.fail(second.line, NEWEST_FIRST.to_owned());

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::csv::{Csv, CsvRecord, Dialect, RowError};
 use super::order::{PAUSE_INTERVALS, Placed, RowOrder, RowOutcome};
 use super::text::{STANDARD_INPUT, as_argument};
-use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::agent::counters::{AddReason, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::cli::stop_flag;
 use crate::message::Stamp;
 use crate::process::exit::Failure;
@@ -148,7 +148,7 @@ impl CounterSeries {
             Some(spacing) if link.is_some() && self.is_pause(spacing) => self.interval,
             spacing => spacing,
         };
-        reading.changes.extend(link.map(|link| LinkChange::Added(link, Came::Appeared)));
+        reading.changes.extend(link.map(|link| LinkChange::Added(link, AddReason::Appeared)));
         let recorded = match self.meaning {
             Meaning::Counter(bits) => {
                 reading.counters.push(counters(record, bits));

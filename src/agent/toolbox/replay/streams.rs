@@ -99,14 +99,20 @@ impl Streams {
 }
 
 impl Stream {
-    fn add(&mut self, line: u64, at: DateTime<Utc>, drafts: Vec<NewEvent>, sent_before: bool) -> Result<(), Failure> {
+    fn add(
+        &mut self,
+        line: u64,
+        at: DateTime<Utc>,
+        new_events: Vec<NewEvent>,
+        sent_before: bool,
+    ) -> Result<(), Failure> {
         if sent_before {
-            return self.sender.pass(drafts);
+            return self.sender.pass(new_events);
         }
-        if !drafts.is_empty() {
+        if !new_events.is_empty() {
             self.undelivered.add(at, line, self.sender.oldest_pending());
         }
-        self.sender.add(drafts)
+        self.sender.add(new_events)
     }
 
     fn finish(self, next_line: u64) -> Result<(Delivery, u64), Failure> {

@@ -98,7 +98,7 @@ impl Summary {
         epoch: Option<Epoch>,
     ) -> Result<(), Failure> {
         let Delivered { events, samples, .. } = delivered;
-        let sent = |value: Value| if published { value } else { Value::Nothing };
+        let sent = |value: Value| if published { value } else { Value::Null };
         let mut values: Vec<Value> = vec![
             self.rows.into(),
             self.bad_rows.into(),
@@ -111,7 +111,7 @@ impl Summary {
             sent(events.delivered.into()),
             sent(events.failed.into()),
             sent(sinks::offsets(events)),
-            epoch.map_or(Value::Nothing, |epoch| epoch.to_string().into()),
+            epoch.map_or(Value::Null, |epoch| epoch.to_string().into()),
         ];
         if let Some(samples) = samples {
             values.extend([samples.events.into(), samples.delivered.into(), samples.failed.into()]);

@@ -59,7 +59,7 @@ const DEFAULT_SPAN: TimeDelta = TimeDelta::hours(24);
 
 impl PlotHistogram {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let now = SystemClock::default().wall();
         let mut links = self.links.clone().filter(self.times, now)?;
         let to = *links.until.get_or_insert(now);

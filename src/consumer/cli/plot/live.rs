@@ -68,7 +68,7 @@ const POLL: Duration = Duration::from_millis(100);
 const FRAME: Duration = Duration::from_millis(500);
 
 pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
-    let settings = command.common.begin()?;
+    let settings = command.common.prepare()?;
     let Some(topic) = settings.topic_of(TopicRole::Histograms) else {
         return Err(Failure::config("topics.histograms is empty: no histograms are published"));
     };
@@ -98,7 +98,7 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
                 }
             }
             Seen::Trouble(why) => {
-                if let Some(line) = trouble.seen(&why, clock.monotonic()) {
+                if let Some(line) = trouble.admit(&why, clock.monotonic()) {
                     log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                 }
             }

@@ -61,7 +61,7 @@ const USUAL_DELAY: TimeDelta = TimeDelta::minutes(30);
 
 impl PlotRate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let now = SystemClock::default().wall();
         let mut links = self.links.clone().filter(self.times, now)?;
         let is_until_now = links.until.is_none();

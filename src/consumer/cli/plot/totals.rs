@@ -38,7 +38,7 @@ pub(in crate::consumer::cli) struct PlotTotals {
 
 impl PlotTotals {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let now = SystemClock::default().wall();
         let filter = self.totals.filter(now)?;
         let (since, until) = (filter.since, filter.until);

@@ -96,7 +96,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let settings = self.common.prepare()?;
         let mut standalone = standalone(&settings)?;
         if !self.until_end {
             self.common.note(&format!("following {} at {}", settings.topic, settings.connection.brokers()));
@@ -184,7 +184,7 @@ impl Tail {
                     timeout = POLL;
                 }
                 Seen::Trouble(why) => {
-                    if let Some(line) = trouble.seen(&why, clock.monotonic()) {
+                    if let Some(line) = trouble.admit(&why, clock.monotonic()) {
                         log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                     }
                 }

@@ -174,7 +174,7 @@ impl Round<'_> {
         let series = self.client.query(WITH_OLD_GAPS, &[&before])?;
         let mut all_closed = true;
         for some in series.chunks(SERIES_AT_ONCE) {
-            self.go_on()?;
+            self.check_budget()?;
             let agents: Vec<&str> = some.iter().map(|row| row.get(0)).collect();
             let epochs: Vec<&str> = some.iter().map(|row| row.get(1)).collect();
             let repeatable = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
@@ -191,7 +191,7 @@ impl Round<'_> {
     }
 
     /// Counts an answer of the database, and ends the round when its time is over.
-    fn go_on(&self) -> Result<(), MaintenanceEnd> {
+    fn check_budget(&self) -> Result<(), MaintenanceEnd> {
         self.progress.count_answer();
         if self.progress.is_stopped() {
             return Err(MaintenanceEnd::Unfinished("the consumer ends".to_owned()));
@@ -232,7 +232,7 @@ impl Round<'_> {
             "{sql} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT $2)) AND ({condition})"
         );
         loop {
-            self.go_on()?;
+            self.check_budget()?;
             let some = self.client.execute(&sql, &[&before, &PIECE])?;
             if some > 0 {
                 *changed.entry(table).or_default() += some;
@@ -253,7 +253,7 @@ impl Round<'_> {
             if partition.to > before {
                 continue;
             }
-            self.go_on()?;
+            self.check_budget()?;
             if self.drop_partition(partition, before)? {
                 maintained.dropped.push(partition.name.clone());
             }
