@@ -1,0 +1,105 @@
+//! PostgreSQL alone: partitions are few and are made again, several consumers make the schema once, and a wrong URL is named.
+
+use chrono::{TimeDelta, Utc};
+use highwater::consumer::batch::{Batch, Record};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{RetriedRecord, RetryOutcome, StoreError, StoreUrl};
+use highwater::wire;
+
+use super::{Bench, options, payloads, topic};
+use crate::support::consumer::{Postgres, insert_checkpoint};
+use crate::support::events::{event, noon, started, updated};
+
+/// Events of more days than partitions are made for.
+#[test]
+fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
+    let test = "consumer_store::postgres::a_bad_clock_makes_few_partitions_and_loses_nothing";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    let payloads: Vec<Vec<u8>> = (1..=2_000)
+        .map(|seq: u64| {
+            let mut event = event("gw", seq, started());
+            event.stamp.observed_at = noon() + TimeDelta::days(100 + seq as i64);
+            wire::to_json(&event)
+        })
+        .collect();
+    let mut rest = payloads.as_slice();
+    let mut rejected = Vec::new();
+    while !rest.is_empty() {
+        let mut batch = Batch::new(&topic());
+        let from = bench.next;
+        while !batch.is_full() && !rest.is_empty() {
+            batch.push(0, Record::new(bench.next, Some(7), None, Some(&rest[0])), || (0, from));
+            (bench.next, rest) = (bench.next + 1, &rest[1..]);
+        }
+        rejected.extend(bench.store.apply(&batch, Utc::now()).unwrap().rejected);
+    }
+    assert!(rejected[0].error.contains("clock of gw"), "{:?}", rejected[0]);
+    assert_eq!(bench.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
+    assert_eq!(bench.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
+    // Those within reach of the existing partitions are rows, and the others become rows later.
+    let stored: usize = bench.ask("SELECT count(*) FROM events").parse().unwrap();
+    assert!((300..400).contains(&stored), "{stored}");
+    bench.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
+    let record = Record::new(1_900, Some(7), None, Some(&payloads[1_900]));
+    let retried = RetriedRecord { partition: 0, generation: 0, record };
+    let summary = bench.store.retry(&topic(), &[retried], Utc::now()).unwrap();
+    assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
+}
+
+#[test]
+fn a_day_that_vanished_is_made_again() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::postgres::a_day_that_vanished_is_made_again") else {
+        return;
+    };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store(&payloads(1..=3));
+    bench.run("DROP TABLE events_20261101");
+    assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
+    // Detached by an operator who keeps it.
+    bench.run("ALTER TABLE events DETACH PARTITION events_20261101");
+    assert_eq!(bench.store(&payloads(6..=7)).inserted, 2);
+    assert_eq!(bench.ask("SELECT seq FROM events"), "6 7");
+    assert_eq!(bench.ask("SELECT seq FROM events_20261101"), "4 5", "what somebody keeps is left alone");
+}
+
+#[test]
+fn several_at_once_make_the_schema_once() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::postgres::several_at_once_make_the_schema_once") else {
+        return;
+    };
+    let database = postgres.database("race");
+    std::thread::scope(|scope| {
+        for partition in 0..8 {
+            let url = &database.url;
+            scope.spawn(move || {
+                let mut store = StoreUrl::parse(url, None, None).unwrap().open(&options("racer"));
+                insert_checkpoint(&mut *store, &topic(), partition, &Checkpoint::default(), None).unwrap();
+                let mut batch = Batch::new(&topic());
+                let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
+                batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
+                assert_eq!(store.apply(&batch, Utc::now()).unwrap().inserted, 1);
+            });
+        }
+    });
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
+    assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1)");
+}
+
+#[test]
+fn wrong_passwords_and_missing_databases_are_named() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::postgres::wrong_passwords_and_missing_databases_are_named")
+    else {
+        return;
+    };
+    let database = postgres.database("named");
+    let fault =
+        |url: &str| StoreUrl::parse(url, None, None).unwrap().open(&options("t")).checkpoints(&topic()).unwrap_err();
+    let missing = fault(&format!("{}_not", database.url));
+    assert!(matches!(&missing, StoreError::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
+    let (before, after) = database.url.split_once('@').unwrap();
+    let wrong = fault(&format!("{before}x@{after}"));
+    assert!(matches!(&wrong, StoreError::Misconfigured(text) if text.contains("password")), "{wrong:?}");
+    let away = fault("postgres://u:p@127.0.0.1:1/d");
+    assert!(matches!(&away, StoreError::Unavailable(_)), "{away:?}");
+}
