@@ -11,10 +11,10 @@ use highwater::message::Event;
 use highwater::wire;
 use serde_json::{Value, json};
 
-use crate::consumer_database::Pooler;
 use crate::support::consumer::{Database, Postgres, command, insert_checkpoint};
 use crate::support::events::{event, loss, started, updated};
 use crate::support::netns::skip;
+use crate::support::pooler::Pooler;
 use crate::support::process::said;
 
 pub(crate) const TOPIC: &str = "events";

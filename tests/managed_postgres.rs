@@ -10,12 +10,12 @@ use highwater::consumer::store::{StoreError, StoreOptions, StoreUrl};
 use highwater::message::{Direction, Event};
 use highwater::wire;
 
-use crate::consumer_database::Pooler;
 use crate::support::certificates::{Authority, put};
 use crate::support::consumer::{Consumer, Database, Postgres, command, insert_checkpoint};
 use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updated};
 use crate::support::failpoints;
 use crate::support::netns::skip;
+use crate::support::pooler::Pooler;
 use crate::support::process::{said, until};
 use crate::support::services::Kafka;
 

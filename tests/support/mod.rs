@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod failpoints;
 pub(crate) mod faketime;
 pub(crate) mod netns;
+pub(crate) mod pooler;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod publishing;

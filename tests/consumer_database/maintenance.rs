@@ -1,0 +1,184 @@
+//! Maintenance deletes what has expired in small pieces, and storing goes on beside it.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use highwater::consumer::store::{PartitionWidth, Retention, StoreUrl};
+use highwater::message::Event;
+
+use super::{batch, events, open, options, postgres, servers, store};
+use crate::support::consumer::{self, Consumer, Database};
+use crate::support::events::{event, noon, produce, started, updated};
+use crate::support::faketime;
+use crate::support::netns::skip;
+use crate::support::process::Running;
+use crate::support::services::Kafka;
+
+/// How long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.
+fn maintained_for() -> Duration {
+    let seconds = std::env::var("HIGHWATER_TEST_MAINTENANCE_S").ok();
+    Duration::from_secs(seconds.map_or(10, |seconds| seconds.parse().expect("seconds")))
+}
+
+/// Sends updates from `first` on for as long as maintenance takes: each is stored within 5 s.
+fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, running: &Running) {
+    let began = Instant::now();
+    for seq in first.. {
+        let sent = Instant::now();
+        produce(&kafka.address, topic, &[updated("gw", seq)]);
+        database.until("SELECT max(seq) FROM events", &format!("({seq})"));
+        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}: {}", sent.elapsed(), running.log());
+        if began.elapsed() > maintained_for() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn storing_goes_on_while_the_maintenance_runs() {
+    let Some((kafka, postgres)) = servers("maintenance::storing_goes_on_while_the_maintenance_runs") else { return };
+    let (topic, database) = (kafka.topic("maintained", 1), postgres.database("maintained"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    // Maintenance that comes before the tables does nothing.
+    consumer.until_end();
+    let points = format!("maintenance-first-s=return(1);maintenance-s=return({})", maintained_for().as_secs());
+    let running = consumer.start_at(&points, &[]);
+    database.until("SELECT count(*) FROM events", "(10)");
+    database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(1)");
+    storing_goes_on(&kafka, &topic, &database, 11, &running);
+    database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(0)");
+}
+
+/// Retention goes by the notes: one that is older than the newest row deletes rows that are young.
+#[test]
+fn the_note_of_a_partition_is_renewed_before_a_row_is_added() {
+    let Some(postgres) = postgres("maintenance::the_note_of_a_partition_is_renewed_before_a_row_is_added") else {
+        return;
+    };
+    let database = postgres.database("noted");
+    store(&mut *open(&database.url, None), &events(1..=1)).unwrap();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let mut next = open(&database.url, None);
+    assert_eq!(next.apply(&batch(1, &events(2..=2)), Utc::now()).unwrap().inserted, 1);
+    let noted = "SELECT partition, newest_stored_at > now() - interval '1 hour' FROM partition_notes WHERE partition LIKE 'events_2026%'";
+    assert_eq!(database.ask(noted), "(events_20261101,t)");
+}
+
+/// A statement that deleted all would hold its locks, and keep vacuum from its work, for as long as it takes.
+#[test]
+fn expired_rows_are_deleted_in_pieces() {
+    let Some(postgres) = postgres("maintenance::expired_rows_are_deleted_in_pieces") else { return };
+    let database = postgres.database("pieces");
+    let mut of_1970 = updated("gw", 1);
+    of_1970.stamp.observed_at = "1970-01-01T00:00:07Z".parse().unwrap();
+    store(&mut *open(&database.url, None), &[of_1970]).unwrap();
+    database
+        .client()
+        .batch_execute(
+            "INSERT INTO events SELECT (e).* FROM (SELECT json_populate_record(e, json_build_object('seq', n)) AS e
+                                                   FROM events e, generate_series(2, 25000) AS n) AS e;
+             UPDATE events SET stored_at = '2020-01-01';
+             CREATE TABLE pieces (rows bigint);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN INSERT INTO pieces SELECT count(*) FROM gone; RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER DELETE ON events_before_2020 REFERENCING OLD TABLE AS gone
+                 FOR EACH STATEMENT EXECUTE FUNCTION note()",
+        )
+        .unwrap();
+    let keep = Retention { events: Duration::from_secs(86_400), ..Retention::default() };
+    let mut maintenance =
+        StoreUrl::parse(&database.url, None, None).unwrap().maintenance(&options(PartitionWidth::Month));
+    let maintained = maintenance.run(&keep, None, Duration::from_secs(60)).unwrap();
+    assert_eq!((maintained.deleted["events_before_2020"], maintained.unfinished), (25_000, None));
+    assert_eq!(database.ask("SELECT rows FROM pieces WHERE rows > 0"), "(10000) (10000) (5000)");
+}
+
+/// The server's clock is right: nothing has expired by it.
+#[test]
+fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
+    let test = "consumer_database::maintenance::a_consumer_whose_clock_is_years_ahead_deletes_nothing";
+    let Some((kafka, postgres)) = servers("maintenance::a_consumer_whose_clock_is_years_ahead_deletes_nothing") else {
+        return;
+    };
+    let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
+    let (topic, database) = (kafka.topic("ahead", 1), postgres.database("ahead"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    // What does expire shows that retention has run.
+    database.client().batch_execute(OLD_GAP).unwrap();
+    let points = "maintenance-first-s=return(0);maintenance-pause-s=return(1)";
+    let mut command = consumer::command_at(points);
+    command.env("LD_PRELOAD", library).env("FAKETIME", "+5y").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let running = consumer.start_as(command, &[]);
+    database.until("SELECT count(*) FROM kafka_gaps", "(0)");
+    running.until("retention: deleted 1 row of kafka_gaps");
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)", "{}", running.log());
+}
+
+const OLD_GAP: &str = "
+    INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause, noticed_at)
+    VALUES ('', 't', 0, 0, 0, 1, 'expired', '2020-01-01')";
+
+/// A partition that is being read is dropped later, and no session waits.
+#[test]
+fn retention_ends_at_the_first_lock_that_is_held() {
+    let Some(postgres) = postgres("maintenance::retention_ends_at_the_first_lock_that_is_held") else { return };
+    let database = postgres.database("locked");
+    let url = StoreUrl::parse(&database.url, None, None).unwrap();
+    let mut stored = url.open(&options(PartitionWidth::Day));
+    let old: Vec<Event> = (1..=30_u64)
+        .map(|seq| {
+            let mut event = event("gw", seq, started());
+            event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
+            event
+        })
+        .collect();
+    store(&mut *stored, &old).unwrap();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let day = Duration::from_secs(86_400);
+    let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
+    let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
+    let mut run = || maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
+    // As pg_dump does.
+    let mut dump = database.client();
+    dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
+    let began = Instant::now();
+    let maintained = run();
+    assert_eq!((maintained.dropped.len(), maintained.unfinished.is_some()), (0, true), "{maintained:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(stored.apply(&batch(30, &events(31..=40)), Utc::now()).unwrap().inserted, 10);
+    dump.batch_execute("ROLLBACK").unwrap();
+    let maintained = run();
+    assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)");
+}
+
+/// A partition that a session reads is dropped later, and storing goes on beside each attempt.
+#[test]
+fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
+    let Some((kafka, postgres)) =
+        servers("maintenance::storing_goes_on_while_a_session_holds_a_lock_that_retention_needs")
+    else {
+        return;
+    };
+    let (topic, database) = (kafka.topic("held", 1), postgres.database("held"));
+    let mut old = event("gw", 1, started());
+    old.stamp.observed_at = noon() - TimeDelta::days(900);
+    produce(&kafka.address, &topic, &[old, updated("gw", 2)]);
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    let partition = "SELECT min(tableoid::regclass::text) FROM events WHERE seq = 1";
+    let partition = database.ask(partition).trim_matches(['(', ')']).to_owned();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let mut holder = database.client();
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
+    let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
+    running.until(&format!("retention: {partition} is in use; continuing in a minute"));
+    storing_goes_on(&kafka, &topic, &database, 3, &running);
+    assert!(!running.log().contains("retention: dropped"), "{}", running.log());
+    assert!(running.log().matches("is in use").count() > 5, "{}", running.log());
+    holder.batch_execute("ROLLBACK").unwrap();
+    running.until(&format!("retention: dropped {partition}"));
+}

@@ -1,0 +1,93 @@
+//! Settings of a server change nothing that is stored, and a pooler in a mode that would is refused.
+
+use std::process::Command;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use highwater::consumer::store::{PartitionWidth, Retention, StoreError, StoreUrl};
+use highwater::message::Body;
+
+use super::{batch, events, open, options, postgres, store, topic};
+use crate::support::events::{breach, event, noon, sample, started};
+use crate::support::netns::skip;
+use crate::support::pooler::Pooler;
+
+/// Settings of a server that change how text is read and written.
+const SETTINGS: &[&str] = &[
+    "DateStyle = 'SQL, MDY'",
+    "DateStyle = 'German, DMY'",
+    "IntervalStyle = 'sql_standard'",
+    "TimeZone = 'Asia/Kolkata'",
+    "TimeZone = 'America/St_Johns'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "standard_conforming_strings = off",
+    "default_transaction_isolation = 'serializable'",
+    "transform_null_equals = on",
+    "lc_messages = 'de_DE.UTF-8'",
+    "search_path = nowhere, public",
+];
+
+#[test]
+fn no_setting_of_the_server_changes_what_is_stored() {
+    let Some(postgres) = postgres("settings::no_setting_of_the_server_changes_what_is_stored") else { return };
+    let told = |setting: Option<&str>| {
+        let database = postgres.database("settings");
+        if let Some(setting) = setting {
+            let sql = format!(
+                "DO $$BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET {}'; END$$",
+                setting.replace('\'', "''")
+            );
+            database.client().batch_execute(&sql).unwrap();
+        }
+        let mut stored = open(&database.url, None);
+        let mut all =
+            vec![event("gw", 1, started()), event("gw", 2, Body::BreachRaised(breach("b", 1))), sample("gw", 1)];
+        for (seq, day) in [(3, -40), (4, 40), (5, 80)] {
+            let mut event = event("gw", seq, Body::BreachUpdated(breach("b", seq)));
+            event.stamp.observed_at = noon() + TimeDelta::days(day);
+            all.push(event);
+        }
+        store(&mut *stored, &all).unwrap();
+        // Another session finds the partitions again.
+        let mut again = open(&database.url, None);
+        assert_eq!(again.apply(&batch(0, &all), Utc::now()).unwrap().inserted, 0);
+        let mut client = database.client();
+        client.batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO'; SET search_path = public").unwrap();
+        let sql = "SELECT (SELECT string_agg(seq || ' ' || observed_at, ',' ORDER BY seq) FROM events),
+                          (SELECT string_agg(c.relname || ' ' || pg_get_expr(c.relpartbound, c.oid), ',' ORDER BY c.relname)
+                           FROM pg_class c WHERE relispartition AND relkind = 'r'),
+                          (SELECT string_agg(day || ' ' || excess_bytes, ',') FROM totals)";
+        let row = client.query_one(sql, &[]).unwrap();
+        [row.get::<_, String>(0), row.get(1), row.get(2)]
+    };
+    let usual = told(None);
+    for setting in SETTINGS {
+        assert_eq!(told(Some(setting)), usual, "{setting}");
+    }
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
+    let test = "settings::a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken";
+    let Some(postgres) = postgres(test) else { return };
+    if Command::new("pgbouncer").arg("--version").output().is_err() {
+        return skip(&format!("consumer_database::{test}"), "needs pgbouncer");
+    }
+    let database = postgres.database("pooled");
+    let is_refused = |error| {
+        assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    };
+    // One server session: the second client would wait for the first one's transaction.
+    let single = Pooler::start(&database, "transaction\ndefault_pool_size = 1");
+    is_refused(open(&single.url, None).checkpoints(&topic()).unwrap_err());
+    let transaction = Pooler::start(&database, "transaction");
+    is_refused(open(&transaction.url, None).checkpoints(&topic()).unwrap_err());
+    let mut maintenance =
+        StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
+    let day = Duration::from_secs(86_400);
+    let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
+    is_refused(maintenance.run(&keep, None, day).unwrap_err());
+    let session = Pooler::start(&database, "session");
+    assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
+}
