@@ -6,30 +6,17 @@ use std::process::Stdio;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use crate::consumer_commands::Stage;
+use crate::consumer_commands::{Stage, on_both};
 use crate::consumer_reports::{put, window, with_partitions};
 use crate::support::consumer::command;
 use crate::support::events::produce_raw;
 use crate::support::process::{said, signal, until};
 use crate::support::services::Kafka;
 
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod sqlite {
-            $(#[test] fn $name() { super::$name(super::Stage::sqlite()); })*
-        }
-        mod postgres {
-            $(#[test] fn $name() {
-                let test = concat!("consumer_plots::postgres::", stringify!($name));
-                if let Some(stage) = super::Stage::postgres(test) {
-                    super::$name(stage);
-                }
-            })*
-        }
-    };
-}
-
-on_both!(a_plot_has_what_is_stored_and_its_holes, a_plot_without_data_says_so);
+on_both!("consumer_plots":
+    a_plot_has_what_is_stored_and_its_holes,
+    a_plot_without_data_says_so,
+);
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()

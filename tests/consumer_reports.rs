@@ -5,26 +5,10 @@ use highwater::message::histogram::RateHistogram;
 use highwater::message::{Body, Reason, Severity};
 use serde_json::{Value, json};
 
-use crate::consumer_commands::{Stage, fields};
+use crate::consumer_commands::{Stage, fields, on_both};
 use crate::support::events::{breach, event, loss, noon, started, updated};
 
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod sqlite {
-            $(#[test] fn $name() { super::$name(super::Stage::sqlite()); })*
-        }
-        mod postgres {
-            $(#[test] fn $name() {
-                let test = concat!("consumer_reports::postgres::", stringify!($name));
-                if let Some(stage) = super::Stage::postgres(test) {
-                    super::$name(stage);
-                }
-            })*
-        }
-    };
-}
-
-on_both!(
+on_both!("consumer_reports":
     events_are_those_that_are_asked_for,
     breaches_are_those_that_are_asked_for,
     rates_are_by_window_hour_or_day,

@@ -1,0 +1,163 @@
+//! Output is the same whatever settings and poolers are in between, takes little memory, and runs nothing where it is opened.
+
+use std::io::{BufRead as _, BufReader};
+
+use highwater::wire;
+
+use super::{Home, OLD, Stage, TEXT_SETTINGS, gap};
+use crate::support::consumer::command;
+use crate::support::events::{event, loss, updated};
+use crate::support::netns::skip;
+use crate::support::pooler::Pooler;
+use crate::support::process::said;
+
+/// Returns what these commands print, in each format, and how they end.
+fn printed(url: &str) -> Vec<String> {
+    let commands: &[&[&str]] = &[
+        &["losses"],
+        &["losses", "--since", "2026-11-20T11:30:00Z", "--until", "2026-11-20T12:15:00Z"],
+        &["dead-letters", "list"],
+        &["dead-letters", "list", "--dropped", "--error", "unknown"],
+        &["totals"],
+        &["totals", "--since", "2026-11-20", "--until", "2026-11-20"],
+        &["totals", "--since", "2026-11-21"],
+        &["events"],
+        &["events", "--since", "2026-11-20T12:00:02Z", "-n", "2"],
+        &["breaches", "--state", "open", "--since", "2026-11-20"],
+        &["rates", "--by", "window", "--since", "2026-11-20T12:00:00Z", "--until", "2026-11-21"],
+        &["histogram", "--since", "2026-11-20T10:30:00Z", "--until", "2026-11-22T12:30:00Z"],
+        &["agents"],
+    ];
+    let mut printed = Vec::new();
+    for arguments in commands {
+        for format in ["table", "json", "csv"] {
+            let mut command = command();
+            command.args(*arguments).args(["--format", format]).env("HIGHWATER_STORE__URL", url);
+            let (code, out, err) = said(&command.output().unwrap());
+            printed.push(format!("{} {format}: {code}\n{out}{err}", arguments.join(" ")));
+        }
+    }
+    printed
+}
+
+#[test]
+fn no_setting_of_a_server_changes_what_is_printed() {
+    let test = "consumer_commands::output::no_setting_of_a_server_changes_what_is_printed";
+    let Some(mut stage) = Stage::postgres(test) else { return };
+    stage.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9)]);
+    stage.store(&[b"\\x00 \\134 garbage".to_vec(), b"\xff\0".to_vec()]);
+    stage.put_aside(&[(7, b"old".to_vec()), (8, wire::to_json(&updated("gw", 6)))]);
+    stage.run(OLD);
+    stage.run(&gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
+    stage.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
+    let expected = printed(&stage.url);
+    assert!(expected[15].contains("2026-11-20  gw"), "{}", expected[15]);
+    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    for setting in TEXT_SETTINGS {
+        database.alter(&format!("SET {setting}"));
+        assert_eq!(printed(&stage.url), expected, "{setting}");
+        database.alter("RESET ALL");
+    }
+    // The writer is not misled by them either.
+    for setting in TEXT_SETTINGS.iter().filter(|setting| !setting.contains("read_only")) {
+        database.alter(&format!("SET {setting}"));
+    }
+    let (code, _, err) = stage.said(&["dead-letters", "retry", "-t", "old"]);
+    assert!(code == 0 && err.contains("1 stored, 0 remain"), "{err}");
+    let (code, out, err) = stage.said(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
+    assert!(code == 0 && out == "dropped 2 dead letters\n", "{err}");
+    let stored = "SELECT observed_at = '2026-11-20T12:00:06Z' AND kafka_offset = 8 FROM events WHERE seq = 6";
+    assert_eq!(database.ask(stored), "(t)");
+}
+
+/// Each query may go to another session of the server.
+#[test]
+fn readers_work_through_a_pooler_in_transaction_mode() {
+    let test = "consumer_commands::output::readers_work_through_a_pooler_in_transaction_mode";
+    let Some(mut stage) = Stage::postgres(test) else { return };
+    if std::process::Command::new("pgbouncer").arg("--version").output().is_err() {
+        return skip(test, "needs pgbouncer");
+    }
+    stage.store_events(&[updated("gw", 1)]);
+    stage.store(&vec![b"garbage".to_vec(); 30]);
+    let expected = printed(&stage.url);
+    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    let pooler = Pooler::start(database, "transaction");
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| printed(&pooler.url))).collect();
+        all.into_iter().for_each(|printed| assert_eq!(printed.join().unwrap(), expected));
+    });
+    // No setting of theirs is left in the sessions.
+    let settings =
+        ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "TimeZone", "DateStyle"];
+    let left = |url: &str| -> Vec<String> {
+        let mut client = ::postgres::Client::connect(url, ::postgres::NoTls).unwrap();
+        let prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''".to_owned();
+        let all = settings.iter().map(|name| format!("SHOW {name}")).chain([prepared]);
+        let first = |sql: String| {
+            let messages = client.simple_query(&sql).unwrap();
+            let row = messages.into_iter().find_map(|message| match message {
+                ::postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            row.unwrap()
+        };
+        all.map(first).collect()
+    };
+    let untouched = left(&stage.url);
+    (0..8).for_each(|_| assert_eq!(left(&pooler.url), untouched));
+}
+
+/// Rows are printed as they arrive: memory does not grow with their number.
+fn memory_is_bounded(stage: &Stage, rows: u64) {
+    stage.run(&format!(
+        "INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+         SELECT 'gateway-' || i, 'eth0', 'rx', 'wan-down', '2026-11-20', 1, i FROM n"
+    ));
+    for format in ["table", "json", "csv"] {
+        let mut command = command();
+        command.args(["totals", "--format", format]).env("HIGHWATER_STORE__URL", &stage.url);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut peak = 0;
+        let mut lines = 0;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            line.unwrap();
+            lines += 1;
+            if lines % 5_000 == 0 {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+                let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                peak = line.and_then(|line| line.trim().strip_suffix(" kB")).map_or(peak, |kb| kb.parse().unwrap());
+            }
+        }
+        assert!(child.wait().unwrap().success());
+        assert_eq!(lines, rows + u64::from(format != "json"));
+        println!("{rows} rows as {format}: {peak} kB");
+        assert!((1..32_000).contains(&peak), "{format}: {peak} kB");
+    }
+}
+
+#[test]
+fn sqlite_prints_many_rows_in_little_memory() {
+    memory_is_bounded(&Stage::sqlite(), 100_000);
+}
+
+#[test]
+fn postgres_prints_many_rows_in_little_memory() {
+    if let Some(stage) = Stage::postgres("consumer_commands::output::postgres_prints_many_rows_in_little_memory") {
+        memory_is_bounded(&stage, 100_000);
+    }
+}
+
+#[test]
+fn a_spreadsheet_runs_nothing_of_what_messages_say() {
+    let mut stage = Stage::sqlite();
+    stage.store(&[b"=cmd|' /C calc'!A0".to_vec(), b"-1".to_vec()]);
+    let (_, csv, _) = stage.said(&["dead-letters", "list", "--format", "csv"]);
+    assert!(csv.contains(",'=cmd|' /C calc'!A0,") && csv.contains(",'-1,"), "{csv}");
+    let (_, json, _) = stage.said(&["dead-letters", "list", "--format", "json"]);
+    assert!(json.contains(r#""=cmd|' /C calc'!A0""#), "{json}");
+    stage.store(&["\u{202e}gpj.exe".as_bytes().to_vec()]);
+    let (_, table, _) = stage.said(&["dead-letters", "list"]);
+    assert!(table.contains("\\u{202e}gpj.exe") && !table.contains('\u{202e}'), "{table}");
+}
