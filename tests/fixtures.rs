@@ -1,5 +1,5 @@
-//! What each release wrote, in `tests/data/v*`, and what this program makes of it. Each test also writes with this program and reads
-//! that: to a directory that goes, or for the next release to the one that `HIGHWATER_TEST_FIXTURES` names.
+//! Files of each release, in `tests/data/v*`, with which this program goes on. Each test also writes with this program and reads that:
+//! to a directory that goes, or for the next release to the one that `HIGHWATER_TEST_FIXTURES` names.
 
 use std::collections::BTreeMap;
 use std::fs;
