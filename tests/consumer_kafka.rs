@@ -4,11 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use highwater::message::Event;
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{produce, produce_raw, produce_to, updated};
+use crate::support::consumer::{Consumer, Postgres, ROWS_AND_EVENTS, command, once_each};
+use crate::support::events::{produce, produce_raw, produce_to, updated, updates_of_agents};
 use crate::support::failpoints;
 use crate::support::services::{Cluster, Kafka};
 
@@ -17,24 +16,14 @@ fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
 }
 
-fn events(agents: u64, first: u64, count: u64) -> Vec<Event> {
-    (first..first + count).flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect()
-}
-
-const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
-
-fn told(count: usize) -> String {
-    format!("({count},{count})")
-}
-
 #[test]
 fn until_the_end_and_no_further() {
     let Some((kafka, postgres)) = servers("until_the_end_and_no_further") else { return };
     let (topic, database) = (kafka.topic("end", 3), postgres.database("end"));
-    produce(&kafka.address, &topic, &events(5, 1, 200));
+    produce(&kafka.address, &topic, &updates_of_agents(5, 1..=200));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let (printed, log) = consumer.until_end();
-    assert_eq!(database.ask(TOLD), told(1_000), "{log}");
+    assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(1_000), "{log}");
     assert_eq!(printed.lines().count(), 1_000);
     let said = format!("{topic}: stored 1000 events, 0 dead letters");
     assert!(log.lines().last().is_some_and(|line| line.ends_with(&said)), "{log}");
@@ -54,12 +43,12 @@ fn until_the_end_and_no_further() {
 fn sqlite_is_enough() {
     let Some(kafka) = Kafka::or_skip("consumer_kafka::sqlite_is_enough") else { return };
     let topic = kafka.topic("sqlite", 2);
-    produce(&kafka.address, &topic, &events(4, 1, 500));
+    produce(&kafka.address, &topic, &updates_of_agents(4, 1..=500));
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("h.db");
     let mut consumer = Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display()));
     consumer.until_end();
-    produce(&kafka.address, &topic, &events(4, 501, 5));
+    produce(&kafka.address, &topic, &updates_of_agents(4, 501..=505));
     consumer.until_end();
     let connection = rusqlite::Connection::open(file).unwrap();
     let count: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
@@ -70,7 +59,7 @@ fn sqlite_is_enough() {
 fn a_database_that_is_not_there_is_named_and_waited_for() {
     let Some((kafka, postgres)) = servers("a_database_that_is_not_there_is_named_and_waited_for") else { return };
     let (topic, database) = (kafka.topic("wait", 1), postgres.database("wait"));
-    produce(&kafka.address, &topic, &events(1, 1, 3));
+    produce(&kafka.address, &topic, &updates_of_agents(1, 1..=3));
     let url = format!("{}_not", database.url);
     let mut running = Consumer::new(&kafka.address, &topic, &url).start(&[]);
     running.until("does not exist");
@@ -84,13 +73,13 @@ fn what_kafka_dropped_is_written_down() {
     let Some((kafka, postgres)) = servers("what_kafka_dropped_is_written_down") else { return };
     let (topic, database) = (kafka.topic("dropped", 1), postgres.database("dropped"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    produce(&kafka.address, &topic, &events(1, 1, 10));
+    produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
     consumer.until_end();
-    produce(&kafka.address, &topic, &events(1, 11, 30));
+    produce(&kafka.address, &topic, &updates_of_agents(1, 11..=40));
     kafka.delete_records(&topic, 0, 25);
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "(10,24)", "{log}");
-    assert_eq!(database.ask(TOLD), told(25));
+    assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(25));
     assert!(log.contains("Kafka deleted offsets 10 to 24"), "{log}");
 }
 
@@ -216,7 +205,7 @@ fn a_healthy_consumer_logs_no_error() {
         let (_, log) = consumer.until_end();
         assert!(!log.contains("ERROR") && !log.contains("WARN") && !log.contains("librdkafka"), "{log}");
     }
-    assert_eq!(database.ask(TOLD), told(9));
+    assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(9));
     let cluster = "SELECT count(DISTINCT kafka_cluster), min(length(kafka_cluster)) FROM kafka_offsets";
     assert_eq!(database.ask(cluster), "(1,22)");
 }
@@ -225,13 +214,13 @@ fn a_healthy_consumer_logs_no_error() {
 fn the_database_knows_better_than_kafka_where_to_go_on() {
     let Some((kafka, postgres)) = servers("the_database_knows_better_than_kafka_where_to_go_on") else { return };
     let (topic, database) = (kafka.topic("truth", 1), postgres.database("truth"));
-    produce(&kafka.address, &topic, &events(1, 1, 10));
+    produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     // A database restored from before the last four.
     let mut client = database.client();
     client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next_offset = 6").unwrap();
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
-    assert_eq!(database.ask(TOLD), told(10));
+    assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(10));
 }
 
 /// Retention and the reading of known records go by their own clocks: a stream that never pauses starves neither.
@@ -266,7 +255,7 @@ fn a_steady_stream_starves_no_chore() {
         database.until(chores, "(0,t)");
         done.store(true, Ordering::Relaxed);
         let sent = stream.join().unwrap();
-        database.until(TOLD, &told(sent as usize));
+        database.until(ROWS_AND_EVENTS, &once_each(sent as usize));
     });
     drop(running);
 }
@@ -278,8 +267,8 @@ fn it_ends_in_order_when_asked() {
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     for (round, signal) in (0..).zip(["TERM", "INT"]) {
         let mut running = consumer.start(&[]);
-        produce(&kafka.address, &topic, &events(1, 1 + round * 10, 10));
-        database.until(TOLD, &told(10 * (round as usize + 1)));
+        produce(&kafka.address, &topic, &updates_of_agents(1, 1 + round * 10..=10 + round * 10));
+        database.until(ROWS_AND_EVENTS, &once_each(10 * (round as usize + 1)));
         running.signal(signal);
         assert!(running.wait().success(), "{}", running.log());
         assert!(running.log().contains("stopping on signal"));

@@ -2,20 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use highwater::consumer::batch::TopicId;
-use highwater::consumer::store::{StoreOptions, StoreUrl};
+use highwater::consumer::store::StoreUrl;
 use postgres::GenericClient;
 use serde_json::Value;
 
 use crate::support::consumer::{Database, Postgres, command};
 use crate::support::process::until;
 use crate::support::questions::{QUESTIONS, RatesFill, fill};
+use crate::support::stores::{store_options, topic_id};
 
 pub(crate) fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
-    let options = StoreOptions { instance: "questions".into(), ..StoreOptions::default() };
-    let topic = TopicId { cluster: String::new(), name: "events".into() };
-    StoreUrl::parse(&database.url, None, None).unwrap().open(&options).checkpoints(&topic).unwrap();
+    let mut store = StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("questions"));
+    store.checkpoints(&topic_id("events")).unwrap();
     Some(database)
 }
 

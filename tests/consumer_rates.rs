@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Record, TopicId};
+use highwater::consumer::batch::{Batch, Record};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
     Applied, HistogramStore, HourKey, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreOptions,
@@ -15,19 +15,12 @@ use highwater::message::histogram::{Bin, RateHistogram};
 use highwater::message::{Body, Direction, Event, Lifecycle, LinkRates};
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
+use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::events::{
     HUGE_HISTOGRAM, event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
 };
 use crate::support::services::Kafka;
-
-fn topic() -> TopicId {
-    TopicId { cluster: "c".into(), name: "rates".into() }
-}
-
-fn options(name: &str) -> StoreOptions {
-    StoreOptions { instance: name.to_owned(), ..StoreOptions::default() }
-}
+use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 
 /// A store under test, what derives beside it, and a connection of neither.
 struct Place {
@@ -59,9 +52,9 @@ impl Place {
     }
 
     fn begun(url: StoreUrl, look: Look) -> Self {
-        let mut store = url.open(&options("test"));
-        insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
-        let histograms = url.histograms(&options("test"));
+        let mut store = url.open(&store_options("test"));
+        insert_checkpoint(&mut *store, &topic_id("rates"), 0, &Checkpoint::default(), None).unwrap();
+        let histograms = url.histograms(&store_options("test"));
         // Two hours after the first windows began.
         Self { store, histograms, url, look, next: 0, now: noon() + TimeDelta::hours(2) }
     }
@@ -75,7 +68,7 @@ impl Place {
     }
 
     fn store(&mut self, payloads: &[Vec<u8>]) -> Applied {
-        let mut batch = Batch::new(&topic());
+        let mut batch = Batch::new(&topic_id("rates"));
         for payload in payloads {
             batch.push(0, Record::new(self.next, Some(7), None, Some(payload)), || (0, self.next));
             self.next += 1;
@@ -92,7 +85,10 @@ impl Place {
     }
 
     fn retire(&self, retention: Retention) -> Maintained {
-        self.url.maintenance(&options("retention")).run(&retention, Some(self.now), Duration::from_secs(60)).unwrap()
+        self.url
+            .maintenance(&store_options("retention"))
+            .run(&retention, Some(self.now), Duration::from_secs(60))
+            .unwrap()
     }
 
     fn ask(&self, sql: &str) -> String {
@@ -387,9 +383,9 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
         record: Record::new(offset as i64, Some(7), None, Some(payload)),
     };
     let records = [retried(1, &payloads[1]), retried(4, &payloads[4])];
-    let summary = place.store.retry(&topic(), &records, place.now).unwrap();
+    let summary = place.store.retry(&topic_id("rates"), &records, place.now).unwrap();
     assert!(summary.outcomes.iter().all(|outcome| matches!(outcome, RetryOutcome::Stays(_))), "{summary:?}");
-    let summary = place.store.retry(&topic(), &[retried(2, &with(3, |_| ()))], place.now).unwrap();
+    let summary = place.store.retry(&topic_id("rates"), &[retried(2, &with(3, |_| ()))], place.now).unwrap();
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
     assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 3,2 6,2");
 }
@@ -461,8 +457,8 @@ fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(place: &mu
     assert_eq!(place.ask("SELECT agent FROM open_breaches"), "gw");
     // What is silent is configured: the views follow what the consumer was started with.
     let far = Duration::from_secs(400_000 * 3_600);
-    let mut store = place.url.open(&StoreOptions { silent_after: far, ..options("again") });
-    store.checkpoints(&topic()).unwrap();
+    let mut store = place.url.open(&StoreOptions { silent_after: far, ..store_options("again") });
+    store.checkpoints(&topic_id("rates")).unwrap();
     assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
 }
 

@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use crate::support::consumer::{Consumer, Postgres};
+use crate::support::consumer::{Consumer, Postgres, ROWS_AND_EVENTS};
 use crate::support::events::{produce, sample, updated};
 use crate::support::services::Kafka;
-
-const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
 
 #[test]
 fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
@@ -21,7 +19,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     let mut consumer = Consumer::new(&kafka.address, &first, &database.url);
     let mut running = consumer.start(&[]);
     send(&first, "gw-1", 1..101);
-    database.until(TOLD, "(100,100)");
+    database.until(ROWS_AND_EVENTS, "(100,100)");
 
     // A wrong file, and one with a property that librdkafka rejects: both are reported, and storing goes on.
     let right = fs::read_to_string(consumer.config()).unwrap();
@@ -32,7 +30,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     running.signal("HUP");
     running.until("session.timeout.ms");
     send(&first, "gw-1", 101..201);
-    database.until(TOLD, "(200,200)");
+    database.until(ROWS_AND_EVENTS, "(200,200)");
 
     fs::write(consumer.config(), right.replacen(&format!("topic = '{first}'"), &format!("topic = '{second}'"), 1))
         .unwrap();
@@ -40,13 +38,13 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     running.until(&format!("storing {second} from"));
     send(&second, "gw-2", 1..51);
     send(&first, "gw-1", 201..211);
-    database.until(TOLD, "(250,250)");
+    database.until(ROWS_AND_EVENTS, "(250,250)");
     assert_eq!(database.ask("SELECT max(seq) FROM events WHERE agent = 'gw-1'"), "(200)");
 
     // And back: it goes on from where the database is.
     fs::write(consumer.config(), right).unwrap();
     running.signal("HUP");
-    database.until(TOLD, "(260,260)");
+    database.until(ROWS_AND_EVENTS, "(260,260)");
 
     // Another topic is read too.
     let samples = kafka.topic("samples", 1);
@@ -55,7 +53,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     running.until(&format!("storing {samples} from"));
     produce(&kafka.address, &samples, &[sample("gw-1", 1)]);
     send(&first, "gw-1", 211..221);
-    database.until(TOLD, "(270,270)");
+    database.until(ROWS_AND_EVENTS, "(270,270)");
     database.until("SELECT count(*) FROM samples", "(1)");
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());

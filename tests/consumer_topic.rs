@@ -6,21 +6,18 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
-use highwater::message::Event;
 use highwater::wire;
 
 use crate::consumer_commands::{TEXT_SETTINGS, fields};
 use crate::support::agent;
 use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated};
+use crate::support::events::{
+    Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated, updates,
+};
 use crate::support::process::said;
 use crate::support::services::Kafka;
 
-fn events(first: u64, last: u64) -> Vec<Event> {
-    (first..=last).map(|seq| updated("gw", seq)).collect()
-}
-
-fn asking(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
+fn command_on(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
     let mut command = command();
     command.args(arguments).args(["--brokers", &kafka.address, "--topic", topic, "--group", topic]);
     command
@@ -36,11 +33,11 @@ fn rows(mut command: Command) -> (i32, Vec<serde_json::Value>) {
 fn tail_shows_what_is_there_from_where_it_is_asked() {
     let Some(kafka) = Kafka::or_skip("consumer_topic::tail_shows_what_is_there_from_where_it_is_asked") else { return };
     let topic = kafka.topic("tail", 1);
-    produce(&kafka.address, &topic, &events(1, 10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     produce_raw(&kafka.address, &topic, [("k".to_owned(), b"garbage \x1b[31m".to_vec())], None);
     tombstone(&kafka.address, &topic);
     produce(&kafka.address, &topic, &[event("gw", 11, started())]);
-    let tail = |arguments: &[&str]| asking(&kafka, &topic, &[&["tail", "--until-end"], arguments].concat());
+    let tail = |arguments: &[&str]| command_on(&kafka, &topic, &[&["tail", "--until-end"], arguments].concat());
     let offsets = |arguments: &[&str]| fields(&rows(tail(arguments)).1, &["kafka_offset"]).join(" ");
     assert_eq!(offsets(&["--from", "earliest"]), "0 1 2 3 4 5 6 7 8 9 10 11 12");
     assert_eq!(offsets(&["--from", "8"]), "8 9 10 11 12");
@@ -79,7 +76,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     let raw = tail(&["--from", "9", "-n", "1", "--raw"]).output().unwrap().stdout;
     assert_eq!(raw, [wire::to_json(&updated("gw", 10)), b"\n".to_vec()].concat());
     // No group was made by it.
-    let (_, lag) = rows(asking(&kafka, &topic, &["lag", "--wait", "--timeout", "0s"]));
+    let (_, lag) = rows(command_on(&kafka, &topic, &["lag", "--wait", "--timeout", "0s"]));
     assert!(lag.is_empty(), "there is no store: {lag:?}");
     for (arguments, code, says) in [
         (&["--partition", "7"][..], 69, "there is no partition 7: they are 0 to 0"),
@@ -104,8 +101,8 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
 fn tail_goes_on_and_ends_when_its_reader_has_gone() {
     let Some(kafka) = Kafka::or_skip("consumer_topic::tail_goes_on_and_ends_when_its_reader_has_gone") else { return };
     let topic = kafka.topic("follow", 2);
-    produce(&kafka.address, &topic, &events(1, 3));
-    let mut tail = asking(&kafka, &topic, &["tail", "--from", "earliest"]);
+    produce(&kafka.address, &topic, &updates(1..=3));
+    let mut tail = command_on(&kafka, &topic, &["tail", "--from", "earliest"]);
     let mut child = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut read = |count: usize| {
@@ -116,10 +113,10 @@ fn tail_goes_on_and_ends_when_its_reader_has_gone() {
         line
     };
     assert!(read(3).contains("breach_updated 3:"));
-    produce(&kafka.address, &topic, &events(4, 5));
+    produce(&kafka.address, &topic, &updates(4..=5));
     assert!(read(2).contains("breach_updated 5:"));
     drop(lines);
-    produce(&kafka.address, &topic, &events(6, 20));
+    produce(&kafka.address, &topic, &updates(6..=20));
     let (code, _, err) = said(&child.wait_with_output().unwrap());
     assert_eq!((code, err), (0, format!("note: following {topic} at {}\n", kafka.address)));
 }
@@ -135,13 +132,13 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
     for url in urls {
         let topic = kafka.topic("lag", 1);
         let lag = |arguments: &[&str]| {
-            let mut command = asking(&kafka, &topic, &[&["lag"], arguments].concat());
+            let mut command = command_on(&kafka, &topic, &[&["lag"], arguments].concat());
             command.env("HIGHWATER_STORE__URL", &url);
             command
         };
         let (code, _, err) = said(&lag(&[]).output().unwrap());
         assert_eq!(code, 69, "nothing was ever stored: {err}");
-        produce(&kafka.address, &topic, &events(1, 30));
+        produce(&kafka.address, &topic, &updates(1..=30));
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
         consumer.until_end();
         let all = |rows: &[serde_json::Value]| {
@@ -150,7 +147,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         let (code, now) = rows(lag(&[]));
         assert_eq!((code, all(&now)), (0, vec!["0 0 30 30 30 0".to_owned()]));
         assert!(now[0]["updated_at"].as_str().unwrap().ends_with('Z'), "{}", now[0]);
-        produce(&kafka.address, &topic, &events(31, 50));
+        produce(&kafka.address, &topic, &updates(31..=50));
         assert_eq!(all(&rows(lag(&[])).1), ["0 0 50 30 30 20"]);
         let (code, _, err) = said(&lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
         assert!(code == 1 && err.contains("not stored after 0.3 s: 20 offsets"), "{err}");
@@ -167,11 +164,11 @@ fn no_setting_of_a_server_changes_what_lag_prints() {
     let test = "consumer_topic::no_setting_of_a_server_changes_what_lag_prints";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("lag-settings", 1), postgres.database("lag_settings"));
-    produce(&kafka.address, &topic, &events(1, 5));
+    produce(&kafka.address, &topic, &updates(1..=5));
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     let printed = || {
         ["table", "json", "csv"].map(|format| {
-            let mut command = asking(&kafka, &topic, &["lag", "--format", format]);
+            let mut command = command_on(&kafka, &topic, &["lag", "--format", format]);
             said(&command.env("HIGHWATER_STORE__URL", &database.url).output().unwrap())
         })
     };
@@ -190,7 +187,7 @@ fn a_new_database_with_an_old_group_has_all_of_the_topic() {
     let test = "consumer_topic::a_new_database_with_an_old_group_has_all_of_the_topic";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("old-group", 1);
-    produce(&kafka.address, &topic, &events(1, 10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let directory = tempfile::tempdir().unwrap();
     for database in ["first", "second", "second"] {
         let file = directory.path().join(format!("{database}.db"));
@@ -207,7 +204,7 @@ fn what_a_start_leaves_out_is_written_down() {
     let test = "consumer_topic::what_a_start_leaves_out_is_written_down";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let topic = kafka.topic("start", 1);
-    produce(&kafka.address, &topic, &events(1, 20));
+    produce(&kafka.address, &topic, &updates(1..=20));
     kafka.delete_records(&topic, 0, 5);
     let gaps = "SELECT first_offset, last_offset, cause FROM kafka_gaps";
     let database = postgres.database("earliest");
@@ -219,7 +216,7 @@ fn what_a_start_leaves_out_is_written_down() {
     consumer.set("[kafka]", "start = 'latest'");
     consumer.until_end();
     assert_eq!(database.ask(gaps), "(0,4,expired_before_start) (5,19,skipped_at_start)");
-    produce(&kafka.address, &topic, &events(21, 25));
+    produce(&kafka.address, &topic, &updates(21..=25));
     consumer.until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(2)");
@@ -243,13 +240,13 @@ fn a_partition_that_is_added_is_read_from_its_beginning() {
     let test = "consumer_topic::a_partition_that_is_added_is_read_from_its_beginning";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("added", 2), postgres.database("added"));
-    produce(&kafka.address, &topic, &events(1, 20));
+    produce(&kafka.address, &topic, &updates(1..=20));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.set("[kafka]", "start = 'latest'");
     consumer.until_end();
     assert_eq!(database.ask("SELECT count(*) FROM kafka_offsets"), "(2)", "also of a partition that was empty");
     kafka.grow(&topic, 3);
-    let payloads = events(21, 25).iter().map(wire::to_json).collect::<Vec<_>>();
+    let payloads = updates(21..=25).iter().map(wire::to_json).collect::<Vec<_>>();
     produce_to(&kafka.address, &topic, 2, payloads);
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)", "{log}");
@@ -262,7 +259,7 @@ fn the_name_of_a_header_may_be_any_bytes() {
     let test = "consumer_topic::the_name_of_a_header_may_be_any_bytes";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("header", 1), postgres.database("header"));
-    produce(&kafka.address, &topic, &events(1, 1));
+    produce(&kafka.address, &topic, &updates(1..=1));
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("payload");
     fs::write(&file, wire::to_json(&updated("gw", 2))).unwrap();
@@ -270,11 +267,11 @@ fn the_name_of_a_header_may_be_any_bytes() {
     kcat.args(["-P", "-b", &kafka.address, "-t", &topic, "-H", "good=1", "-H"]);
     kcat.arg(OsStr::from_bytes(b"\xff\xfe=1")).arg(&file);
     assert!(kcat.status().unwrap().success());
-    produce(&kafka.address, &topic, &events(3, 3));
+    produce(&kafka.address, &topic, &updates(3..=3));
     let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
     assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3)", "{log}");
     assert!(!log.contains("panicked"), "{log}");
-    let (code, seen) = rows(asking(&kafka, &topic, &["tail", "--from", "earliest", "--until-end"]));
+    let (code, seen) = rows(command_on(&kafka, &topic, &["tail", "--from", "earliest", "--until-end"]));
     assert_eq!((code, seen.len()), (0, 3));
 }
 
@@ -287,7 +284,7 @@ fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     // Two runs: the last record is at 9, an older one is known at 4.
     for (first, last) in [(1, 5), (6, 10)] {
-        produce(&kafka.address, &topic, &events(first, last));
+        produce(&kafka.address, &topic, &updates(first..=last));
         consumer.until_end();
     }
     kafka.remake(&topic, 1);
@@ -315,7 +312,7 @@ fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
     let test = "consumer_topic::a_topic_that_is_missing_is_made_by_the_command_that_is_named";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = format!("missing-{:08x}", fastrand::u32(..));
-    let (code, _, err) = said(&asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = said(&command_on(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
     assert!(code == 69 && err.contains(&kafka.missing(&topic)), "{err}");
     let named = err.split('`').nth(1).unwrap();
     let (program, arguments) = named.split_once(' ').unwrap();
@@ -324,6 +321,6 @@ fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
     let (code, out, err) = said(&made);
     assert_eq!((code, out.lines().count()), (0, 1), "this topic and no other: {out} {err}");
     assert!(out.contains(&topic) && out.contains("created"), "{out}");
-    let (code, _, err) = said(&asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = said(&command_on(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::{DateTime, DurationRound as _, SecondsFormat, TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
+use highwater::consumer::batch::{Batch, Gap, GapCause, Record};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Store, StoreOptions, StoreUrl};
+use highwater::consumer::store::{Store, StoreUrl};
 use highwater::message::{Body, Breach, Direction, Event, Reason, Severity};
 use highwater::wire;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres, derive_histograms, insert_checkpoint};
+use crate::support::consumer::{Database, Postgres};
 use crate::support::events::{breach, event, link_rates, loss, rates_since, started};
+use crate::support::stores::{derive_histograms, insert_checkpoint, store_options, topic_id};
 
 const READER: &str = include_str!("../docker/postgres/reader.sql");
 
@@ -126,14 +127,6 @@ struct Filled {
     next: i64,
 }
 
-fn options() -> StoreOptions {
-    StoreOptions { instance: "containers".to_owned(), ..StoreOptions::default() }
-}
-
-fn topic() -> TopicId {
-    TopicId { cluster: "c".into(), name: "highwater.events".into() }
-}
-
 impl Filled {
     /// The role is made before the tables are, as in the container.
     fn new(test: &str) -> Option<Self> {
@@ -141,19 +134,20 @@ impl Filled {
         let database = server.database("containers");
         database.client().batch_execute(READER).unwrap();
         database.client().batch_execute("ALTER ROLE highwater_reader PASSWORD 'reader'").unwrap();
-        let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&options());
+        let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("containers"));
         // Not at the end of a day, which would divide the events between two.
         let now = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap() + TimeDelta::minutes(10);
         let mut filled = Self { _server: server, database, store, now, next: 0 };
         let gap = Gap { first: 0, last: 41, cause: GapCause::Expired };
-        insert_checkpoint(&mut *filled.store, &topic(), 0, &Checkpoint::default(), None).unwrap();
-        insert_checkpoint(&mut *filled.store, &topic(), 1, &Checkpoint::default(), Some(gap)).unwrap();
+        insert_checkpoint(&mut *filled.store, &topic_id("highwater.events"), 0, &Checkpoint::default(), None).unwrap();
+        insert_checkpoint(&mut *filled.store, &topic_id("highwater.events"), 1, &Checkpoint::default(), Some(gap))
+            .unwrap();
         filled.fill();
         Some(filled)
     }
 
     fn store(&mut self, events: &[Event]) {
-        let mut batch = Batch::new(&topic());
+        let mut batch = Batch::new(&topic_id("highwater.events"));
         for event in events {
             let payload = wire::to_json(event);
             batch.push(0, Record::new(self.next, Some(7), None, Some(&payload)), || (0, self.next));
@@ -183,7 +177,7 @@ impl Filled {
             rates_since(first, "gw-1", seq, vec![link_rates("eth0", Direction::Rx, &bps)])
         };
         self.store(&[1, 2, 3, 5, 6].map(window));
-        derive_histograms(&self.database.url, &options(), self.now);
+        derive_histograms(&self.database.url, &store_options("containers"), self.now);
     }
 
     fn event(&self, agent: &str, seq: u64, minutes_ago: i64, body: Body) -> Event {

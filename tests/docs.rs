@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use highwater::consumer::store::StoreOptions;
 use highwater::message::histogram::RateHistogram;
 use highwater::message::{Body, Breach, Direction, Event, Reason};
 use postgres::Client;
@@ -14,9 +13,9 @@ use serde_json::Value;
 
 use crate::consumer_commands::Stage;
 use crate::consumer_questions::{Scan, enlarge, large_tables, scans, with_tables};
-use crate::support::consumer::derive_histograms;
 use crate::support::events::{breach, event, link_rates, loss, rates_since, sample, started};
 use crate::support::questions::{self, RatesFill};
+use crate::support::stores::{derive_histograms, store_options};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
@@ -202,7 +201,7 @@ fn filled(mut stage: Stage) -> Stage {
     stage.store_events(&[event("osl-gw1", 1, started())]);
     stage.store(&[b"no event".to_vec()]);
     stage.run("UPDATE agent_sequences SET last_stored_at = '2026-11-01T00:00:00.000000Z' WHERE agent = 'osl-gw1'");
-    derive_histograms(&stage.url, &StoreOptions { instance: "docs".into(), ..StoreOptions::default() }, now);
+    derive_histograms(&stage.url, &store_options("docs"), now);
     stage
 }
 

@@ -24,11 +24,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::agent::{self, Agent};
-use crate::support::consumer::{self, Postgres, insert_checkpoint};
+use crate::support::consumer::{self, Postgres};
 use crate::support::events::{breach, event, link_rates, loss, noon, rates, sample, started, updated};
 use crate::support::netns::skip;
 use crate::support::process::said;
 use crate::support::services::Kafka;
+use crate::support::stores::insert_checkpoint;
 
 const DIRECTORY: &str = "HIGHWATER_TEST_FIXTURES";
 
@@ -302,23 +303,23 @@ fn an_agent_publishes_what_a_release_left_in_its_journal() {
 
 // --- databases
 
-fn topic(name: &str) -> TopicId {
+fn fixture_topic(name: &str) -> TopicId {
     TopicId { cluster: "fixture".into(), name: name.into() }
 }
 
-fn options() -> StoreOptions {
+fn fixture_options() -> StoreOptions {
     StoreOptions { instance: "fixture".into(), publishes: false, ..StoreOptions::default() }
 }
 
 fn open_store(url: &str) -> Box<dyn Store + Send> {
-    StoreUrl::parse(url, None, None).unwrap().open(&options())
+    StoreUrl::parse(url, None, None).unwrap().open(&fixture_options())
 }
 
 fn now() -> DateTime<Utc> {
     noon() + TimeDelta::hours(1)
 }
 
-fn batch(topic: &TopicId, from: i64, records: impl IntoIterator<Item = Record>) -> Batch {
+fn fixture_batch(topic: &TopicId, from: i64, records: impl IntoIterator<Item = Record>) -> Batch {
     let mut batch = Batch::new(topic);
     records.into_iter().for_each(|record| batch.push(0, record, || (0, from)));
     batch
@@ -329,7 +330,7 @@ fn record(offset: i64, payload: &[u8]) -> Record {
 }
 
 fn derive(url: &str) {
-    let mut histograms = StoreUrl::parse(url, None, None).unwrap().histograms(&options());
+    let mut histograms = StoreUrl::parse(url, None, None).unwrap().histograms(&fixture_options());
     while histograms.derive(now()).unwrap().has_more {}
 }
 
@@ -338,17 +339,17 @@ fn derive(url: &str) {
 fn fill(url: &str) {
     let mut store = open_store(url);
     for (name, stored) in [("events", events()), ("rates", windows()), ("samples", vec![sample("gw", 1)])] {
-        let topic = topic(name);
+        let topic = fixture_topic(name);
         insert_checkpoint(&mut *store, &topic, 0, &Checkpoint::default(), None).unwrap();
         let records = (0..).zip(&stored).map(|(offset, event)| record(offset, &wire::to_json(event)));
-        store.apply(&batch(&topic, 0, records), now()).unwrap();
+        store.apply(&fixture_batch(&topic, 0, records), now()).unwrap();
     }
     let next = events().len() as i64;
     let late = wire::to_json(&updated("gw", 14));
     let unread = (Some(&b"gw"[..]), Some(&late[..]), PackedHeaders::default());
     let letters =
         [record(next, b"no event"), Record::decoded(next + 1, None, unread, Err("of a later version".to_owned()))];
-    store.apply(&batch(&topic("events"), next, letters), now()).unwrap();
+    store.apply(&fixture_batch(&fixture_topic("events"), next, letters), now()).unwrap();
     drop(store);
     derive(url);
 }
@@ -385,7 +386,7 @@ fn answers(url: &str) -> Value {
 /// Returns what the test of a database compares with: its answers, and where it goes on.
 fn state(url: &str) -> Value {
     let mut store = open_store(url);
-    let mut next = |name| store.checkpoints(&topic(name)).unwrap()[&0].next_offset;
+    let mut next = |name| store.checkpoints(&fixture_topic(name)).unwrap()[&0].next_offset;
     let (next_event, next_window) = (next("events"), next("rates"));
     let last = String::from_utf8(wire::to_json(&events().pop().unwrap())).unwrap();
     json!({"answers": answers(url), "next_event": next_event, "next_window": next_window, "last_event": last})
@@ -396,7 +397,7 @@ fn is_continued(url: &str, then: &Value) {
     says_the_same(&answers(url), &then["answers"], "answers");
     let mut store = open_store(url);
     let mut next = |name, field: &str| {
-        let next = store.checkpoints(&topic(name)).unwrap()[&0].next_offset;
+        let next = store.checkpoints(&fixture_topic(name)).unwrap()[&0].next_offset;
         assert_eq!(next, then[field].as_i64().unwrap(), "{name}");
         next
     };
@@ -404,10 +405,10 @@ fn is_continued(url: &str, then: &Value) {
     // The last event comes again, as from an agent that sends it twice, and one that is new.
     let again = [then["last_event"].as_str().unwrap().as_bytes().to_vec(), wire::to_json(&updated("gw", 1_000))];
     let records = (next_event..).zip(&again).map(|(offset, payload)| record(offset, payload));
-    assert_eq!(store.apply(&batch(&topic("events"), next_event, records), now()).unwrap().inserted, 1);
+    assert_eq!(store.apply(&fixture_batch(&fixture_topic("events"), next_event, records), now()).unwrap().inserted, 1);
     let window = rates("gw", 9, vec![link_rates("eth0", Direction::Rx, &[7_000, 7_000])]);
     let window = record(next_window, &wire::to_json(&window));
-    store.apply(&batch(&topic("rates"), next_window, [window]), now()).unwrap();
+    store.apply(&fixture_batch(&fixture_topic("rates"), next_window, [window]), now()).unwrap();
     drop(store);
     derive(url);
     let received = |answers: &Value| {

@@ -4,20 +4,19 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{StoreError, StoreOptions, StoreUrl};
+use highwater::consumer::store::{StoreError, StoreUrl};
 use highwater::message::{Direction, Event};
-use highwater::wire;
 
 use crate::support::certificates::{Authority, put};
-use crate::support::consumer::{Consumer, Database, Postgres, command, insert_checkpoint};
-use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updated};
+use crate::support::consumer::{Consumer, Database, Postgres, command};
+use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updates};
 use crate::support::failpoints;
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
 use crate::support::process::{said, until};
 use crate::support::services::Kafka;
+use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
 const PLAN: &str = "max_connections = 10\nsuperuser_reserved_connections = 3";
 
@@ -105,10 +104,6 @@ fn own_servers(test: &str) -> Option<(Kafka, Postgres)> {
     Some((Kafka::or_skip(&test)?, Postgres::own(&test)?))
 }
 
-fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<Event> {
-    seqs.map(|seq| updated("gw", seq)).collect()
-}
-
 fn of_day(seq: u64, ago: i64) -> Event {
     let mut of_day = event("gw", seq, started());
     of_day.stamp.observed_at = noon() - TimeDelta::days(ago);
@@ -116,7 +111,7 @@ fn of_day(seq: u64, ago: i64) -> Event {
 }
 
 /// Runs a command of the consumer with its configuration; returns standard output.
-fn asked(consumer: &Consumer, arguments: &[&str]) -> String {
+fn stdout_of(consumer: &Consumer, arguments: &[&str]) -> String {
     let output = command().args(arguments).arg("--config").arg(consumer.config()).output().expect("it runs");
     let (code, out, err) = said(&output);
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
@@ -134,7 +129,7 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
     let mut consumer = tenant.consumer(&kafka, &topic);
     consumer.set("[store]", "partition = 'day'");
     consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{hours}'\nsamples = '{samples}'\n"));
-    let checked = asked(&consumer, &["check"]);
+    let checked = stdout_of(&consumer, &["check"]);
     assert!(checked.contains("has no tables yet; `run` creates them"), "{checked}");
     // Two are outside of the retention.
     let old = (1..=2).map(|seq| of_day(seq, 900));
@@ -162,7 +157,7 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
     tenant.until_stored(28);
     // No session was ended for being idle, nor the migration for its length.
     std::thread::sleep(Duration::from_secs(3));
-    produce(&kafka.address, &topic, &events(31..=40));
+    produce(&kafka.address, &topic, &updates(31..=40));
     tenant.until_stored(38);
     let log = running.log();
     assert!(!log.contains("SQLSTATE") && !log.contains("retrying"), "{log}");
@@ -178,9 +173,9 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
         &["percentile", "--agent", "gw", "--interface", "eth0", "--direction", "rx", "--month", &month],
         &["dead-letters", "list"],
     ] {
-        asked(&consumer, question);
+        stdout_of(&consumer, question);
     }
-    let checked = asked(&consumer, &["check"]);
+    let checked = stdout_of(&consumer, &["check"]);
     assert!(checked.contains("has the tables of this version"), "{checked}");
     running.kill();
 }
@@ -191,7 +186,7 @@ fn a_server_without_room_is_waited_for() {
     postgres.configure(PLAN);
     let (topic, tenant) = (kafka.topic("full", 1), Tenant::new(&postgres, "full"));
     let neighbours = Tenant::new(&postgres, "neighbours").without_time_outs();
-    produce(&kafka.address, &topic, &events(1..=20));
+    produce(&kafka.address, &topic, &updates(1..=20));
     let connect = || postgres::Client::connect(&neighbours.url, postgres::NoTls);
     let held: Vec<_> = (0..7).map(|_| connect().expect("there is room")).collect();
     let mut consumer = tenant.consumer(&kafka, &topic);
@@ -203,7 +198,7 @@ fn a_server_without_room_is_waited_for() {
     // And where the role itself may have few: one that stores, and one more.
     let limit = format!("ALTER ROLE {} CONNECTION LIMIT 2", tenant.role);
     tenant.database.client().batch_execute(&limit).unwrap();
-    produce(&kafka.address, &topic, &events(21..=40));
+    produce(&kafka.address, &topic, &updates(21..=40));
     let running = consumer.start(&[]);
     tenant.until_stored(40);
     running.kill();
@@ -218,7 +213,7 @@ fn sessions_that_are_ended_at_any_time_cost_nothing() {
     let (mut sent, mut ended) = (0, 0);
     while ended < 5 {
         assert!(sent < 4_000, "{ended}: {}", running.log());
-        produce(&kafka.address, &topic, &events(sent + 1..=sent + 40));
+        produce(&kafka.address, &topic, &updates(sent + 1..=sent + 40));
         sent += 40;
         std::thread::sleep(Duration::from_millis(fastrand::u64(50..500)));
         ended += tenant.end_sessions();
@@ -242,12 +237,12 @@ fn a_server_that_becomes_read_only_is_waited_for() {
     let (topic, tenant) = (kafka.topic("demoted", 1), Tenant::new(&postgres, "demoted"));
     let mut consumer = tenant.consumer(&kafka, &topic);
     let running = consumer.start(&[]);
-    produce(&kafka.address, &topic, &events(1..=20));
+    produce(&kafka.address, &topic, &updates(1..=20));
     tenant.until_stored(20);
     set_read_only(&tenant.database, "on");
-    produce(&kafka.address, &topic, &events(21..=40));
+    produce(&kafka.address, &topic, &updates(21..=40));
     running.until("the server is a standby or set to default_transaction_read_only: name the primary in store.url");
-    let printed = asked(&consumer, &["events", "--format", "csv"]);
+    let printed = stdout_of(&consumer, &["events", "--format", "csv"]);
     assert_eq!(printed.lines().count(), 21, "{printed}");
     set_read_only(&tenant.database, "off");
     tenant.until_stored(40);
@@ -274,26 +269,17 @@ fn of_two_servers_the_one_that_takes_writes_is_found() {
     client.batch_execute(&format!("CREATE DATABASE {name} OWNER {role}")).unwrap();
     set_read_only(&other, "on");
     let both = format!("postgres://{role}:secret@{},{server}/{name}", standby.address());
-    stored(&format!("{both}?target_session_attrs=read-write"), None).unwrap();
+    store_three(&format!("{both}?target_session_attrs=read-write"), None).unwrap();
     assert_eq!(primary.ask("SELECT count(*) FROM events"), "(3)");
-    let error = stored(&both, None).unwrap_err().to_string();
+    let error = store_three(&both, None).unwrap_err().to_string();
     assert!(error.contains("name the primary in store.url"), "{error}");
 }
 
-fn topic() -> TopicId {
-    TopicId { cluster: "c".into(), name: "t".into() }
-}
-
 /// Stores three events in an empty database.
-fn stored(url: &str, schema: Option<&str>) -> Result<(), StoreError> {
-    let options = StoreOptions { instance: "test".into(), ..StoreOptions::default() };
-    let mut store = StoreUrl::parse(url, None, schema).expect("a URL").open(&options);
-    insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None)?;
-    let mut batch = Batch::new(&topic());
-    for (offset, event) in (0..).zip(events(1..=3)) {
-        batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(&wire::to_json(&event))), || (0, 0));
-    }
-    store.apply(&batch, Utc::now()).map(drop)
+fn store_three(url: &str, schema: Option<&str>) -> Result<(), StoreError> {
+    let mut store = StoreUrl::parse(url, None, schema).expect("a URL").open(&store_options("test"));
+    insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None)?;
+    store.apply(&batch_of_events(0, &updates(1..=3)), Utc::now()).map(drop)
 }
 
 #[test]
@@ -313,9 +299,9 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     };
     let mut consumer = consumer_at(&pooler.url);
     for round in 0..4_u64 {
-        produce(&kafka.address, &topic, &events(round * 10 + 1..=(round + 1) * 10));
+        produce(&kafka.address, &topic, &updates(round * 10 + 1..=(round + 1) * 10));
         consumer.until_end();
-        let printed = asked(&consumer, &["events", "--format", "csv"]);
+        let printed = stdout_of(&consumer, &["events", "--format", "csv"]);
         assert_eq!(printed.lines().count() as u64, (round + 1) * 10 + 1, "{printed}");
     }
     tenant.until_stored(40);
@@ -324,7 +310,7 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     let pooler = Pooler::start(&tenant.database, "session\ndefault_pool_size = 5\nserver_reset_query =");
     let mut consumer = consumer_at(&pooler.url);
     for round in 4..8_u64 {
-        produce(&kafka.address, &topic, &events(round * 10 + 1..=(round + 1) * 10));
+        produce(&kafka.address, &topic, &updates(round * 10 + 1..=(round + 1) * 10));
         let (_, log) = consumer.until_end();
         assert!(!log.contains("already exists"), "{log}");
     }
@@ -363,7 +349,7 @@ fn sslmode_require_asks_for_no_name_at_an_address() {
     postgres.reload_tls();
     let version = "SELECT current_setting('server_version_num')::int / 10000";
     let major: i32 = tenant.database.client().query_one(version, &[]).unwrap().get(0);
-    let try_with = |parameters: &str| stored(&format!("{}?{parameters}", tenant.url), Some(SCHEMA));
+    let try_with = |parameters: &str| store_three(&format!("{}?{parameters}", tenant.url), Some(SCHEMA));
     // A reload takes a moment to reach the listening processes.
     until("TLS is needed", || {
         try_with("sslmode=disable").is_err_and(|error| error.to_string().contains("pg_hba")).then_some(())
@@ -387,7 +373,7 @@ fn a_server_that_is_too_old_is_refused_by_name() {
     let Some(postgres) = Postgres::of_version(test, "12") else { return };
     let database = postgres.database("old");
     let says = "is PostgreSQL 12.22, which is too old: 13 to 18 are supported";
-    let StoreError::Misconfigured(error) = stored(&database.url, None).unwrap_err() else {
+    let StoreError::Misconfigured(error) = store_three(&database.url, None).unwrap_err() else {
         panic!("it is for an operator")
     };
     assert!(error.contains(says), "{error}");

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{StoreOptions, StoreUrl};
 use highwater::message::{Body, Direction, Event};
 use highwater::wire::{self, Format};
@@ -19,6 +18,7 @@ use crate::support::consumer::{self, Consumer};
 use crate::support::events::{event, link_rates, produce, rates, started, updated};
 use crate::support::process::said;
 use crate::support::services::Kafka;
+use crate::support::stores::topic_id;
 
 /// Makes of a journal one of the next version, as its agent would: other tables, and the version in both places. With `in_log`, that
 /// agent was killed before its log was copied back.
@@ -171,7 +171,7 @@ fn a_sqlite_file_of_another_program_is_refused_and_not_changed() {
     let (code, _, err) = ask(consumer::command(), &["events"]);
     assert!(code == 69 && err.contains("is not a database of this program"), "{code} {err}");
     let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&StoreOptions::default());
-    let error = store.checkpoints(&TopicId { cluster: "c".into(), name: "events".into() }).unwrap_err().to_string();
+    let error = store.checkpoints(&topic_id("events")).unwrap_err().to_string();
     assert!(error.contains("has tables of another program; name another file in store.url"), "{error}");
     drop(store);
     assert!(fs::read(&path).unwrap() == before);

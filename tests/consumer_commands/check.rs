@@ -8,11 +8,13 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
 use highwater::wire;
 
-use super::{options, topic};
-use crate::support::consumer::{Postgres, command, insert_checkpoint};
+use crate::support::consumer::{Postgres, command};
 use crate::support::events::{event, started};
 use crate::support::netns::skip;
 use crate::support::process::said;
+use crate::support::stores::{insert_checkpoint, store_options};
+
+use super::stage_topic;
 
 #[test]
 fn without_a_file_check_and_run_agree() {
@@ -54,8 +56,8 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     postgres.start();
     let mut store = StoreUrl::parse(&database.url, None, None)
         .unwrap()
-        .open(&StoreOptions { partition: PartitionWidth::Day, ..options() });
-    insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
+        .open(&StoreOptions { partition: PartitionWidth::Day, ..store_options("stage") });
+    insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
     let check = || said(&command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
     let (code, out, err) = check();
     assert!(
@@ -66,7 +68,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     for day in 0..18 {
         let mut event = event("gw", day + 1, started());
         event.stamp.observed_at = Utc::now() - chrono::TimeDelta::days(day as i64);
-        let mut batch = Batch::new(&topic());
+        let mut batch = Batch::new(&stage_topic());
         let record = Record::new(day as i64, Some(7), None, Some(&wire::to_json(&event)));
         batch.push(0, record, || (0, day as i64));
         store.apply(&batch, Utc::now()).unwrap();

@@ -11,13 +11,14 @@ use std::process::Output;
 use chrono::Utc;
 use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Store, StoreOptions, StoreUrl};
+use highwater::consumer::store::{Store, StoreUrl};
 use highwater::message::Event;
 use highwater::wire;
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres, command, insert_checkpoint};
+use crate::support::consumer::{Database, Postgres, command};
 use crate::support::process::said;
+use crate::support::stores::{insert_checkpoint, store_options};
 
 pub(crate) const TOPIC: &str = "events";
 
@@ -33,12 +34,8 @@ enum Home {
     Postgres(Database),
 }
 
-fn topic() -> TopicId {
+fn stage_topic() -> TopicId {
     TopicId { cluster: String::new(), name: TOPIC.into() }
-}
-
-fn options() -> StoreOptions {
-    StoreOptions { instance: "stage".into(), ..StoreOptions::default() }
 }
 
 impl Stage {
@@ -54,8 +51,8 @@ impl Stage {
     }
 
     fn begun(url: String, home: Home) -> Self {
-        let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&options());
-        insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
+        let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&store_options("stage"));
+        insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
         Self { url, store, next: 0, home }
     }
 
@@ -65,7 +62,7 @@ impl Stage {
     }
 
     fn store_records(&mut self, records: Vec<Record>) {
-        let mut batch = Batch::new(&topic());
+        let mut batch = Batch::new(&stage_topic());
         let from = self.next;
         self.next += records.len() as i64;
         for record in records {

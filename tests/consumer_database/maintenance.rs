@@ -6,13 +6,14 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::store::{PartitionWidth, Retention, StoreUrl};
 use highwater::message::Event;
 
-use super::{batch, events, open, options, postgres, servers, store};
+use super::{open_store, options_for, postgres, servers, store_first};
 use crate::support::consumer::{self, Consumer, Database};
-use crate::support::events::{event, noon, produce, started, updated};
+use crate::support::events::{event, noon, produce, started, updated, updates};
 use crate::support::faketime;
 use crate::support::netns::skip;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
+use crate::support::stores::batch_of_events;
 
 /// How long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.
 fn maintained_for() -> Duration {
@@ -38,7 +39,7 @@ fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, 
 fn storing_goes_on_while_the_maintenance_runs() {
     let Some((kafka, postgres)) = servers("maintenance::storing_goes_on_while_the_maintenance_runs") else { return };
     let (topic, database) = (kafka.topic("maintained", 1), postgres.database("maintained"));
-    produce(&kafka.address, &topic, &events(1..=10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     // Maintenance that comes before the tables does nothing.
     consumer.until_end();
@@ -57,10 +58,10 @@ fn the_note_of_a_partition_is_renewed_before_a_row_is_added() {
         return;
     };
     let database = postgres.database("noted");
-    store(&mut *open(&database.url, None), &events(1..=1)).unwrap();
+    store_first(&mut *open_store(&database.url, None), &updates(1..=1)).unwrap();
     database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
-    let mut next = open(&database.url, None);
-    assert_eq!(next.apply(&batch(1, &events(2..=2)), Utc::now()).unwrap().inserted, 1);
+    let mut next = open_store(&database.url, None);
+    assert_eq!(next.apply(&batch_of_events(1, &updates(2..=2)), Utc::now()).unwrap().inserted, 1);
     let noted = "SELECT partition, newest_stored_at > now() - interval '1 hour' FROM partition_notes WHERE partition LIKE 'events_2026%'";
     assert_eq!(database.ask(noted), "(events_20261101,t)");
 }
@@ -72,7 +73,7 @@ fn expired_rows_are_deleted_in_pieces() {
     let database = postgres.database("pieces");
     let mut of_1970 = updated("gw", 1);
     of_1970.stamp.observed_at = "1970-01-01T00:00:07Z".parse().unwrap();
-    store(&mut *open(&database.url, None), &[of_1970]).unwrap();
+    store_first(&mut *open_store(&database.url, None), &[of_1970]).unwrap();
     database
         .client()
         .batch_execute(
@@ -88,7 +89,7 @@ fn expired_rows_are_deleted_in_pieces() {
         .unwrap();
     let keep = Retention { events: Duration::from_secs(86_400), ..Retention::default() };
     let mut maintenance =
-        StoreUrl::parse(&database.url, None, None).unwrap().maintenance(&options(PartitionWidth::Month));
+        StoreUrl::parse(&database.url, None, None).unwrap().maintenance(&options_for(PartitionWidth::Month));
     let maintained = maintenance.run(&keep, None, Duration::from_secs(60)).unwrap();
     assert_eq!((maintained.deleted["events_before_2020"], maintained.unfinished), (25_000, None));
     assert_eq!(database.ask("SELECT rows FROM pieces WHERE rows > 0"), "(10000) (10000) (5000)");
@@ -103,7 +104,7 @@ fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
     };
     let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
     let (topic, database) = (kafka.topic("ahead", 1), postgres.database("ahead"));
-    produce(&kafka.address, &topic, &events(1..=10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.until_end();
     // What does expire shows that retention has run.
@@ -127,7 +128,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let Some(postgres) = postgres("maintenance::retention_ends_at_the_first_lock_that_is_held") else { return };
     let database = postgres.database("locked");
     let url = StoreUrl::parse(&database.url, None, None).unwrap();
-    let mut stored = url.open(&options(PartitionWidth::Day));
+    let mut stored = url.open(&options_for(PartitionWidth::Day));
     let old: Vec<Event> = (1..=30_u64)
         .map(|seq| {
             let mut event = event("gw", seq, started());
@@ -135,11 +136,11 @@ fn retention_ends_at_the_first_lock_that_is_held() {
             event
         })
         .collect();
-    store(&mut *stored, &old).unwrap();
+    store_first(&mut *stored, &old).unwrap();
     database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
-    let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
+    let mut maintenance = url.maintenance(&options_for(PartitionWidth::Day));
     let mut run = || maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
     // As pg_dump does.
     let mut dump = database.client();
@@ -148,7 +149,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let maintained = run();
     assert_eq!((maintained.dropped.len(), maintained.unfinished.is_some()), (0, true), "{maintained:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(stored.apply(&batch(30, &events(31..=40)), Utc::now()).unwrap().inserted, 10);
+    assert_eq!(stored.apply(&batch_of_events(30, &updates(31..=40)), Utc::now()).unwrap().inserted, 10);
     dump.batch_execute("ROLLBACK").unwrap();
     let maintained = run();
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));

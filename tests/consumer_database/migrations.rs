@@ -1,8 +1,8 @@
 //! Migrations take as long as they take, and one consumer makes them while the others wait for it.
 
-use super::{events, servers};
+use super::servers;
 use crate::support::consumer::Consumer;
-use crate::support::events::produce;
+use crate::support::events::{produce, updates};
 
 #[test]
 fn a_second_consumer_says_that_it_waits_for_the_migration() {
@@ -12,7 +12,7 @@ fn a_second_consumer_says_that_it_waits_for_the_migration() {
         return;
     };
     let (topic, database) = (kafka.topic("migrating", 1), postgres.database("migrating"));
-    produce(&kafka.address, &topic, &events(1..=10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let mut migrating = database.client();
     migrating.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).unwrap();
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
@@ -26,7 +26,7 @@ fn a_second_consumer_says_that_it_waits_for_the_migration() {
 fn a_migration_takes_as_long_as_it_takes() {
     let Some((kafka, postgres)) = servers("migrations::a_migration_takes_as_long_as_it_takes") else { return };
     let (topic, database) = (kafka.topic("migrated", 1), postgres.database("migrated"));
-    produce(&kafka.address, &topic, &events(1..=10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let points = "migration-s=return(9);answer-max-s=return(3);step-max-s=return(4);migration-said-s=return(2)";
     let running = consumer.start_at(points, &[]);

@@ -10,16 +10,14 @@ mod schema;
 mod settings;
 
 use chrono::Utc;
-use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Applied, PartitionWidth, Store, StoreError, StoreOptions, StoreUrl};
 use highwater::message::Event;
-use highwater::wire;
 
-use crate::support::consumer::{Database, Postgres, insert_checkpoint};
-use crate::support::events::updated;
+use crate::support::consumer::{Database, Postgres};
 use crate::support::failpoints;
 use crate::support::services::Kafka;
+use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
 fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_database::{test}");
@@ -31,33 +29,18 @@ fn postgres(test: &str) -> Option<Postgres> {
     Postgres::or_skip(&format!("consumer_database::{test}"))
 }
 
-fn topic() -> TopicId {
-    TopicId { cluster: "c".into(), name: "t".into() }
+fn options_for(partition: PartitionWidth) -> StoreOptions {
+    StoreOptions { partition, ..store_options("test") }
 }
 
-fn options(partition: PartitionWidth) -> StoreOptions {
-    StoreOptions { instance: "test".into(), partition, ..StoreOptions::default() }
+fn open_store(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {
+    StoreUrl::parse(url, None, schema).unwrap().open(&options_for(PartitionWidth::Month))
 }
 
-fn open(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {
-    StoreUrl::parse(url, None, schema).unwrap().open(&options(PartitionWidth::Month))
-}
-
-fn batch(from: i64, events: &[Event]) -> Batch {
-    let mut batch = Batch::new(&topic());
-    for (offset, event) in (from..).zip(events) {
-        batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(&wire::to_json(event))), || (0, from));
-    }
-    batch
-}
-
-fn store(store: &mut dyn Store, events: &[Event]) -> Result<Applied, StoreError> {
-    insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None)?;
-    store.apply(&batch(0, events), Utc::now())
-}
-
-fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<Event> {
-    seqs.map(|seq| updated("gw", seq)).collect()
+/// Stores the first events of a partition.
+fn store_first(store: &mut dyn Store, events: &[Event]) -> Result<Applied, StoreError> {
+    insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None)?;
+    store.apply(&batch_of_events(0, events), Utc::now())
 }
 
 /// Returns the database's URL for another role.

@@ -3,9 +3,9 @@
 use chrono::TimeDelta;
 use highwater::message::Event;
 
-use super::{events, servers};
+use super::servers;
 use crate::support::consumer::Consumer;
-use crate::support::events::{noon, produce, updated};
+use crate::support::events::{noon, produce, updated, updates};
 
 /// Rows of a month that somebody's DEFAULT partition has keep a partition of that month from being created.
 #[test]
@@ -13,7 +13,7 @@ fn what_a_default_partition_has_begun_goes_there() {
     let Some((kafka, postgres)) = servers("partitions::what_a_default_partition_has_begun_goes_there") else { return };
     let (topic, database) = (kafka.topic("default", 1), postgres.database("default"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    produce(&kafka.address, &topic, &events(1..=1));
+    produce(&kafka.address, &topic, &updates(1..=1));
     consumer.until_end();
     database
         .client()

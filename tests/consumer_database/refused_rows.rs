@@ -9,10 +9,11 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{RetriedRecord, RetryOutcome, Store, StoreError};
 use highwater::wire;
 
-use super::{batch, events, open, postgres, store, topic};
-use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
-use crate::support::events::{produce, updated};
+use super::{open_store, postgres, store_first};
+use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::events::{produce, updated, updates};
 use crate::support::services::Kafka;
+use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
 /// A trigger may refuse a row with any SQLSTATE.
 #[test]
@@ -25,10 +26,11 @@ fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
         "08006", "53100", "53200", "57014", "57P01", "58030",
     ] {
         let database = postgres.database("trigger");
-        let mut stored = open(&database.url, None);
-        store(&mut *stored, &events(1..=3)).unwrap();
+        let mut stored = open_store(&database.url, None);
+        store_first(&mut *stored, &updates(1..=3)).unwrap();
         refuse_every_second(&database, code);
-        let applied = stored.apply(&batch(3, &events(4..=43)), Utc::now()).unwrap_or_else(|e| panic!("{code}: {e}"));
+        let applied =
+            stored.apply(&batch_of_events(3, &updates(4..=43)), Utc::now()).unwrap_or_else(|e| panic!("{code}: {e}"));
         assert_eq!((applied.inserted, applied.rejected.len()), (20, 20), "{code}");
         assert_eq!(applied.stored, BTreeMap::from([(0, (3, 43))]));
         assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(20,0)");
@@ -36,7 +38,7 @@ fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
         // And again, where it is still refused.
         let record = Record::new(3, Some(7), Some(b"k"), Some(&wire::to_json(&updated("gw", 4))));
         let retried = RetriedRecord { partition: 0, generation: 0, record };
-        let outcomes = stored.retry(&topic(), &[retried], Utc::now()).unwrap().outcomes;
+        let outcomes = stored.retry(&topic_id("events"), &[retried], Utc::now()).unwrap().outcomes;
         assert!(matches!(&outcomes[..], [RetryOutcome::Stays(why)] if why.contains(code)), "{outcomes:?}");
     }
 }
@@ -47,16 +49,16 @@ fn a_row_for_which_every_statement_is_cancelled_is_a_dead_letter() {
     let test = "refused_rows::a_row_for_which_every_statement_is_cancelled_is_a_dead_letter";
     let Some(postgres) = postgres(test) else { return };
     let database = postgres.database("cancelled");
-    let mut stored = open(&database.url, None);
-    store(&mut *stored, &events(1..=3)).unwrap();
+    let mut stored = open_store(&database.url, None);
+    store_first(&mut *stored, &updates(1..=3)).unwrap();
     let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
                $$BEGIN IF NEW.agent = 'x' THEN PERFORM pg_cancel_backend(pg_backend_pid()), pg_sleep(60); END IF; RETURN NEW; END$$;
                CREATE TRIGGER no BEFORE INSERT ON breach_state FOR EACH ROW EXECUTE FUNCTION no()";
     database.client().batch_execute(sql).unwrap();
-    let mut told = events(4..=13);
+    let mut told = updates(4..=13);
     told[6] = updated("x", 1);
     let answers = stored.progress().answers();
-    let applied = stored.apply(&batch(3, &told), Utc::now()).unwrap();
+    let applied = stored.apply(&batch_of_events(3, &told), Utc::now()).unwrap();
     assert_eq!((applied.inserted, applied.rejected.len(), applied.rejected[0].offset), (9, 1, 9));
     assert!(applied.rejected[0].error.contains("57014"), "{applied:?}");
     assert!(stored.progress().answers() > answers + 8, "each answer shows that the server is alive");
@@ -69,13 +71,13 @@ fn what_passes_and_locks_that_are_held_make_no_dead_letters() {
         return;
     };
     let database = postgres.database("waits");
-    let mut stored = open(&database.url, None);
-    store(&mut *stored, &events(1..=3)).unwrap();
+    let mut stored = open_store(&database.url, None);
+    store_first(&mut *stored, &updates(1..=3)).unwrap();
     let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not now' USING ERRCODE = '53100'; END$$;
                CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()";
     database.client().batch_execute(sql).unwrap();
     let waits = |stored: &mut dyn Store, says: &str| {
-        let error = stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap_err();
+        let error = stored.apply(&batch_of_events(3, &updates(4..=5)), Utc::now()).unwrap_err();
         assert!(matches!(&error, StoreError::Unavailable(text) if text.contains(says)), "{error:?}");
         assert_eq!(database.ask("SELECT next_offset, (SELECT count(*) FROM dead_letters) FROM kafka_offsets"), "(3,0)");
     };
@@ -86,7 +88,7 @@ fn what_passes_and_locks_that_are_held_make_no_dead_letters() {
     holder.batch_execute("BEGIN; SELECT FROM agent_sequences FOR UPDATE").unwrap();
     waits(&mut *stored, "lock timeout");
     holder.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap().inserted, 2);
+    assert_eq!(stored.apply(&batch_of_events(3, &updates(4..=5)), Utc::now()).unwrap().inserted, 2);
 }
 
 fn refuse_every_second(database: &Database, code: &str) {
@@ -103,15 +105,15 @@ fn refuse_every_second(database: &Database, code: &str) {
 fn what_has_no_records_goes_with_the_first_piece() {
     let Some(postgres) = postgres("refused_rows::what_has_no_records_goes_with_the_first_piece") else { return };
     let database = postgres.database("pieces");
-    let mut stored = open(&database.url, None);
+    let mut stored = open_store(&database.url, None);
     for partition in [0, 1] {
-        insert_checkpoint(&mut *stored, &topic(), partition, &Checkpoint::default(), None).unwrap();
+        insert_checkpoint(&mut *stored, &topic_id("events"), partition, &Checkpoint::default(), None).unwrap();
     }
     refuse_every_second(&database, "P0001");
-    let mut batch = Batch::new(&topic());
+    let mut batch = Batch::new(&topic_id("events"));
     let gap = Gap { first: 0, last: 4, cause: GapCause::Expired };
     batch.skip_to(0, 0, 0, 5, Some(gap));
-    for (offset, event) in (0..).zip(events(2..=3)) {
+    for (offset, event) in (0..).zip(updates(2..=3)) {
         let payload = wire::to_json(&event);
         batch.push(1, Record::new(offset, None, None, Some(&payload)), || (0, 0));
     }
@@ -127,11 +129,11 @@ fn what_has_no_records_goes_with_the_first_piece() {
 fn a_stop_ends_the_search_for_what_is_refused() {
     let Some(postgres) = postgres("refused_rows::a_stop_ends_the_search_for_what_is_refused") else { return };
     let database = postgres.database("stopped");
-    let mut stored = open(&database.url, None);
-    store(&mut *stored, &events(1..=3)).unwrap();
+    let mut stored = open_store(&database.url, None);
+    store_first(&mut *stored, &updates(1..=3)).unwrap();
     refuse_every_second(&database, "P0001");
     stored.progress().stop();
-    let applied = stored.apply(&batch(3, &events(4..=503)), Utc::now()).unwrap();
+    let applied = stored.apply(&batch_of_events(3, &updates(4..=503)), Utc::now()).unwrap();
     let (from, to) = applied.stored[&0];
     assert!(from == 3 && to < 503, "{:?}", applied.stored);
     assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), format!("({to})"));
@@ -143,7 +145,7 @@ fn a_signal_ends_the_search_for_what_is_refused() {
     let test = "consumer_database::refused_rows::a_signal_ends_the_search_for_what_is_refused";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("search", 1), postgres.database("search"));
-    produce(&kafka.address, &topic, &events(1..=3));
+    produce(&kafka.address, &topic, &updates(1..=3));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.until_end();
     refuse_every_second(&database, "P0001");
@@ -151,7 +153,7 @@ fn a_signal_ends_the_search_for_what_is_refused() {
                 $$BEGIN IF NEW.duration_ms % 2000 = 0 THEN PERFORM pg_sleep(0.05); END IF; RETURN NEW; END$$;
                 CREATE TRIGGER a_slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
     database.client().batch_execute(slow).unwrap();
-    produce(&kafka.address, &topic, &events(4..=2_003));
+    produce(&kafka.address, &topic, &updates(4..=2_003));
     let mut running = consumer.start(&[]);
     database.until("SELECT count(*) >= 10 FROM dead_letters", "(t)");
     let began = Instant::now();

@@ -9,9 +9,10 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, Retention, StoreError, StoreUrl};
 use highwater::message::Event;
 
-use super::{batch, events, open, options, postgres, store, topic, url_of};
-use crate::support::consumer::{self, Database, Postgres, insert_checkpoint};
-use crate::support::events::{event, loss, noon, started};
+use super::{open_store, options_for, postgres, store_first, url_of};
+use crate::support::consumer::{self, Database, Postgres};
+use crate::support::events::{event, loss, noon, started, updates};
+use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
 /// A missing grant is the operator's to mend, and no message's fault.
 #[test]
@@ -23,21 +24,21 @@ fn a_revoked_grant_makes_no_dead_letters() {
     owner
         .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}"))
         .unwrap();
-    let mut stored = open(&url_of(&database, &role), None);
-    store(&mut *stored, &events(1..=5)).unwrap();
+    let mut stored = open_store(&url_of(&database, &role), None);
+    store_first(&mut *stored, &updates(1..=5)).unwrap();
     let mut next = 6;
     for table in ["events", "breach_state", "totals", "agent_sequences", "losses"] {
         for right in ["INSERT", "UPDATE", "SELECT"] {
             let told: Vec<Event> =
-                events(next..=next + 3).into_iter().chain([event("gw", next + 4, loss(900, 901))]).collect();
+                updates(next..=next + 3).into_iter().chain([event("gw", next + 4, loss(900, 901))]).collect();
             owner.batch_execute(&format!("REVOKE {right} ON {table} FROM {role}")).unwrap();
             let from = next as i64 - 1;
             // Not every right is used, and what is before a row that needs it is stored.
-            if let Err(error) = stored.apply(&batch(from, &told), Utc::now()) {
+            if let Err(error) = stored.apply(&batch_of_events(from, &told), Utc::now()) {
                 let is_told = matches!(&error, StoreError::Misconfigured(text) if text.contains("GRANT"));
                 assert!(is_told, "{right} ON {table}: {error:?}");
                 owner.batch_execute(&format!("GRANT {right} ON {table} TO {role}")).unwrap();
-                stored.apply(&batch(from, &told), Utc::now()).unwrap();
+                stored.apply(&batch_of_events(from, &told), Utc::now()).unwrap();
             }
             owner.batch_execute(&format!("GRANT {right} ON {table} TO {role}")).unwrap();
             assert_eq!(database.ask("SELECT count(*) FROM events"), format!("({})", next + 4), "{right} ON {table}");
@@ -52,7 +53,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     let Some(postgres) = postgres("rights::what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it") else {
         return;
     };
-    let refused = |url: &str| match open(url, None).checkpoints(&topic()).unwrap_err() {
+    let refused = |url: &str| match open_store(url, None).checkpoints(&topic_id("events")).unwrap_err() {
         StoreError::Misconfigured(text) => text,
         other => panic!("{other:?}"),
     };
@@ -68,7 +69,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     let ascii = Database { url: format!("{}_ascii", database.url) };
     let said = refused(&ascii.url);
     assert!(said.contains("SQL_ASCII") && said.contains("ENCODING 'UTF8'"), "{said}");
-    assert!(open(&ascii.url, Some("highwater")).checkpoints(&topic()).is_err());
+    assert!(open_store(&ascii.url, Some("highwater")).checkpoints(&topic_id("events")).is_err());
     let made = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
                        (SELECT count(*) FROM pg_namespace WHERE nspname = 'highwater')";
     assert_eq!(ascii.ask(made), "(0,0)", "it is refused before anything is made");
@@ -76,8 +77,8 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     client.batch_execute("CREATE TABLE events (a int); CREATE TABLE refinery_schema_history (b int)").unwrap();
     let said = refused(&database.url);
     assert!(said.contains("store.schema = \"highwater\""), "{said}");
-    let mut own = open(&database.url, Some("highwater"));
-    assert_eq!(store(&mut *own, &events(1..=3)).unwrap().inserted, 3);
+    let mut own = open_store(&database.url, Some("highwater"));
+    assert_eq!(store_first(&mut *own, &updates(1..=3)).unwrap().inserted, 3);
     assert_eq!(database.ask("SELECT count(*) FROM highwater.events"), "(3)");
     assert_eq!(database.ask("SELECT count(*) FROM public.events"), "(0)");
     // Since PostgreSQL 15, only its owner makes tables in public.
@@ -90,13 +91,14 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
         let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));
         other.client().batch_execute(said[from..].split(';').next().unwrap()).unwrap();
     };
-    let StoreError::Misconfigured(said) = open(&url, Some("own")).checkpoints(&topic()).unwrap_err() else {
+    let StoreError::Misconfigured(said) = open_store(&url, Some("own")).checkpoints(&topic_id("events")).unwrap_err()
+    else {
         panic!("a schema was created")
     };
     mend(&said, "GRANT CREATE ON DATABASE");
-    assert_eq!(store(&mut *open(&url, Some("own")), &events(1..=3)).unwrap().inserted, 3);
+    assert_eq!(store_first(&mut *open_store(&url, Some("own")), &updates(1..=3)).unwrap().inserted, 3);
     mend(&refused(&url), "GRANT CREATE, USAGE ON SCHEMA");
-    assert_eq!(store(&mut *open(&url, None), &events(1..=3)).unwrap().inserted, 3);
+    assert_eq!(store_first(&mut *open_store(&url, None), &updates(1..=3)).unwrap().inserted, 3);
     // A standby, or one that is to be read only.
     let name = other.url.rsplit_once('/').unwrap().1;
     client.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).unwrap();
@@ -113,7 +115,8 @@ fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     let role = format!("New {:08x}", fastrand::u32(..));
     let url = url_of(&server, &role.replace(' ', "%20")) + "_new";
     let says = |begin: &str| {
-        let StoreError::Misconfigured(said) = open(&url, None).checkpoints(&topic()).unwrap_err() else {
+        let StoreError::Misconfigured(said) = open_store(&url, None).checkpoints(&topic_id("events")).unwrap_err()
+        else {
             panic!("{url}")
         };
         let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));
@@ -125,7 +128,7 @@ fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     let name = url.rsplit_once('/').unwrap().1;
     server.client().batch_execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, \"{role}\"")).unwrap();
     says("GRANT CONNECT");
-    assert_eq!(store(&mut *open(&url, None), &events(1..=3)).unwrap().inserted, 3);
+    assert_eq!(store_first(&mut *open_store(&url, None), &updates(1..=3)).unwrap().inserted, 3);
 }
 
 /// Two roles as `docs/secure.md` makes them, in a database of their own whose administrator is no superuser, as a provider's.
@@ -177,14 +180,14 @@ impl Roles {
     /// Stores an event of each of 30 days.
     fn store(&self, from: u64) -> Result<(), StoreError> {
         let url = url_of(&self.database, &self.name);
-        let mut stored = StoreUrl::parse(&url, None, None).unwrap().open(&options(PartitionWidth::Day));
+        let mut stored = StoreUrl::parse(&url, None, None).unwrap().open(&options_for(PartitionWidth::Day));
         let old = (from..from + 30).map(|seq| {
             let mut event = event("gw", seq, started());
             event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
             event
         });
-        insert_checkpoint(&mut *stored, &topic(), 0, &Checkpoint::default(), None)?;
-        stored.apply(&batch(from as i64 - 1, &old.collect::<Vec<_>>()), Utc::now()).map(drop)
+        insert_checkpoint(&mut *stored, &topic_id("events"), 0, &Checkpoint::default(), None)?;
+        stored.apply(&batch_of_events(from as i64 - 1, &old.collect::<Vec<_>>()), Utc::now()).map(drop)
     }
 
     /// Returns what `breaches` says to the reader.
@@ -219,7 +222,7 @@ fn the_grants_of_the_page_are_the_least_that_everything_works_with() {
     let mut role = ::postgres::Client::connect(&url_of(database, name), ::postgres::NoTls).unwrap();
     role.batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
     let url = StoreUrl::parse(&url_of(database, name), None, None).unwrap();
-    let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
+    let mut maintenance = url.maintenance(&options_for(PartitionWidth::Day));
     let maintained = maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (60, None));
     let owned = format!(

@@ -4,15 +4,16 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::message::{Body, Event};
 
-use super::{batch, events, open, postgres, servers, store, topic};
-use crate::support::consumer::{Consumer, Postgres, insert_checkpoint};
-use crate::support::events::{breach, event, produce, sample, started, updated};
+use super::{open_store, postgres, servers, store_first};
+use crate::support::consumer::{Consumer, Postgres};
+use crate::support::events::{breach, event, produce, sample, started, updated, updates};
+use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
 #[test]
 fn every_table_and_column_says_what_it_is() {
     let Some(postgres) = postgres("schema::every_table_and_column_says_what_it_is") else { return };
     let database = postgres.database("comments");
-    open(&database.url, None).checkpoints(&topic()).unwrap();
+    open_store(&database.url, None).checkpoints(&topic_id("events")).unwrap();
     let silent = "SELECT c.relname, a.attname FROM pg_class c
                   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
                   WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
@@ -29,8 +30,8 @@ fn every_table_and_column_says_what_it_is() {
 fn breaches_are_updated_in_place() {
     let Some(postgres) = Postgres::own("consumer_database::schema::breaches_are_updated_in_place") else { return };
     let database = postgres.database("hot");
-    let mut stored = open(&database.url, None);
-    insert_checkpoint(&mut *stored, &topic(), 0, &Checkpoint::default(), None).unwrap();
+    let mut stored = open_store(&database.url, None);
+    insert_checkpoint(&mut *stored, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap();
     let mut next = 0;
     for round in 1..=50_u64 {
         let told = |agent: u64| {
@@ -38,7 +39,7 @@ fn breaches_are_updated_in_place() {
             event(&format!("gw-{agent}"), round, if round == 1 { Body::BreachRaised(breach("b", 1)) } else { body })
         };
         let all: Vec<Event> = (0..40).map(told).collect();
-        stored.apply(&batch(next, &all), Utc::now()).unwrap();
+        stored.apply(&batch_of_events(next, &all), Utc::now()).unwrap();
         next += 40;
     }
     drop(stored);
@@ -53,7 +54,7 @@ fn values_out_of_their_range_are_refused() {
     let Some(postgres) = postgres("schema::values_out_of_their_range_are_refused") else { return };
     let database = postgres.database("checks");
     let events = [event("gw", 1, Body::BreachRaised(breach("b", 3))), sample("gw", 1)];
-    store(&mut *open(&database.url, None), &events).unwrap();
+    store_first(&mut *open_store(&database.url, None), &events).unwrap();
     let mut client = database.client();
     for (table, change) in [
         ("events", "kafka_offset = -1"),
@@ -80,12 +81,12 @@ fn values_out_of_their_range_are_refused() {
 fn a_breach_whose_agent_began_anew_is_unknown() {
     let Some(postgres) = postgres("schema::a_breach_whose_agent_began_anew_is_unknown") else { return };
     let database = postgres.database("unknown");
-    let mut stored = open(&database.url, None);
+    let mut stored = open_store(&database.url, None);
     let raised = |agent: &str| event(agent, 1, Body::BreachRaised(breach("b", 3)));
-    store(&mut *stored, &[raised("lost"), raised("alive"), sample("alive", 1)]).unwrap();
+    store_first(&mut *stored, &[raised("lost"), raised("alive"), sample("alive", 1)]).unwrap();
     let mut anew = event("lost", 1, started());
     anew.id.epoch = highwater::message::Epoch(7);
-    stored.apply(&batch(3, &[anew]), Utc::now()).unwrap();
+    stored.apply(&batch_of_events(3, &[anew]), Utc::now()).unwrap();
     assert_eq!(database.ask("SELECT agent, state FROM breaches"), "(alive,open) (lost,unknown)");
     assert_eq!(database.ask("SELECT agent FROM open_breaches"), "(alive)");
     assert_eq!(database.ask("SELECT agent, lasted = interval '3 s' FROM breaches WHERE state = 'unknown'"), "(lost,t)");
@@ -100,7 +101,7 @@ fn an_identity_under_other_times_is_sought_among_its_agents_newest_rows() {
         return;
     };
     let (topic, database) = (kafka.topic("other-times", 1), postgres.database("other_times"));
-    produce(&kafka.address, &topic, &events(1..=10));
+    produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let running = consumer.start_at("other-times-max=return(3)", &[]);
     database.until("SELECT count(*) FROM events", "(10)");

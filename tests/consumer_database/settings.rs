@@ -7,10 +7,11 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::store::{PartitionWidth, Retention, StoreError, StoreUrl};
 use highwater::message::Body;
 
-use super::{batch, events, open, options, postgres, store, topic};
-use crate::support::events::{breach, event, noon, sample, started};
+use super::{open_store, options_for, postgres, store_first};
+use crate::support::events::{breach, event, noon, sample, started, updates};
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
+use crate::support::stores::{batch_of_events, topic_id};
 
 /// Settings of a server that change how text is read and written.
 const SETTINGS: &[&str] = &[
@@ -40,7 +41,7 @@ fn no_setting_of_the_server_changes_what_is_stored() {
             );
             database.client().batch_execute(&sql).unwrap();
         }
-        let mut stored = open(&database.url, None);
+        let mut stored = open_store(&database.url, None);
         let mut all =
             vec![event("gw", 1, started()), event("gw", 2, Body::BreachRaised(breach("b", 1))), sample("gw", 1)];
         for (seq, day) in [(3, -40), (4, 40), (5, 80)] {
@@ -48,10 +49,10 @@ fn no_setting_of_the_server_changes_what_is_stored() {
             event.stamp.observed_at = noon() + TimeDelta::days(day);
             all.push(event);
         }
-        store(&mut *stored, &all).unwrap();
+        store_first(&mut *stored, &all).unwrap();
         // Another session finds the partitions again.
-        let mut again = open(&database.url, None);
-        assert_eq!(again.apply(&batch(0, &all), Utc::now()).unwrap().inserted, 0);
+        let mut again = open_store(&database.url, None);
+        assert_eq!(again.apply(&batch_of_events(0, &all), Utc::now()).unwrap().inserted, 0);
         let mut client = database.client();
         client.batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO'; SET search_path = public").unwrap();
         let sql = "SELECT (SELECT string_agg(seq || ' ' || observed_at, ',' ORDER BY seq) FROM events),
@@ -80,14 +81,14 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     };
     // One server session: the second client would wait for the first one's transaction.
     let single = Pooler::start(&database, "transaction\ndefault_pool_size = 1");
-    is_refused(open(&single.url, None).checkpoints(&topic()).unwrap_err());
+    is_refused(open_store(&single.url, None).checkpoints(&topic_id("events")).unwrap_err());
     let transaction = Pooler::start(&database, "transaction");
-    is_refused(open(&transaction.url, None).checkpoints(&topic()).unwrap_err());
+    is_refused(open_store(&transaction.url, None).checkpoints(&topic_id("events")).unwrap_err());
     let mut maintenance =
-        StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
+        StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options_for(PartitionWidth::Day));
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
     is_refused(maintenance.run(&keep, None, day).unwrap_err());
     let session = Pooler::start(&database, "session");
-    assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
+    assert_eq!(store_first(&mut *open_store(&session.url, None), &updates(1..=3)).unwrap().inserted, 3);
 }

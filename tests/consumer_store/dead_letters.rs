@@ -6,9 +6,10 @@ use highwater::consumer::store::StoreError;
 use highwater::message::Body;
 use highwater::wire;
 
-use super::{Bench, batch, on_both, payloads, topic};
+use super::{Bench, on_both, payloads};
 use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, started, updated};
+use crate::support::stores::{batch_of, topic_id};
 
 on_both!("consumer_store::dead_letters":
     what_is_no_event_is_a_dead_letter_among_its_neighbours,
@@ -47,7 +48,7 @@ fn a_dead_letter_is_kept_whatever_it_claims(bench: &mut Bench) {
         wire::to_json(&event("gw", i64::MAX as u64, started())),
         b"\xff".to_vec(),
     ];
-    let mut batch = Batch::new(&topic());
+    let mut batch = Batch::new(&topic_id("events"));
     for (offset, payload) in (0..).zip(&claims) {
         let times = [Some(i64::MIN), Some(-62_200_000_000_000), Some(i64::MAX), Some(-1)];
         let record = Record::new(offset, times[offset as usize], Some(b"\0"), Some(payload));
@@ -114,7 +115,7 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let mut bench = Bench::postgres(&postgres);
     bench.run("ALTER TABLE events ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID");
-    let fault = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap_err();
+    let fault = bench.store.apply(&batch_of(0, &payloads(1..=5)), Utc::now()).unwrap_err();
     assert!(matches!(&fault, StoreError::Misconfigured(text) if text.contains("broken")), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
     bench.run("ALTER TABLE events DROP CONSTRAINT broken");

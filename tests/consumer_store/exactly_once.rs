@@ -11,9 +11,10 @@ use highwater::consumer::store::StoreError;
 use highwater::message::Event;
 use highwater::wire;
 
-use super::{Bench, Look, batch, on_both, payloads, topic};
-use crate::support::consumer::{Postgres, insert_checkpoint};
+use super::{Bench, Look, on_both, payloads};
+use crate::support::consumer::Postgres;
 use crate::support::events::{breach, updated};
+use crate::support::stores::{batch_of, insert_checkpoint, topic_id};
 
 on_both!("consumer_store::exactly_once":
     a_replay_changes_nothing,
@@ -46,7 +47,7 @@ fn a_replay_changes_nothing(bench: &mut Bench) {
 
 fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
-    let fault = bench.store.apply(&batch(5, &payloads(6..=7)), Utc::now()).unwrap_err();
+    let fault = bench.store.apply(&batch_of(5, &payloads(6..=7)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
     assert_eq!(bench.place().next_offset, 3);
@@ -56,10 +57,10 @@ fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
 fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     // Killed between the database's commit and Kafka's: the same offsets come again, with more behind them.
-    let applied = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap();
+    let applied = bench.store.apply(&batch_of(0, &payloads(1..=5)), Utc::now()).unwrap();
     assert_eq!((applied.inserted, applied.stored[&0]), (2, (3, 5)));
     assert_eq!(bench.place().next_offset, 5);
-    let behind = bench.store.apply(&batch(0, &payloads(1..=4)), Utc::now()).unwrap();
+    let behind = bench.store.apply(&batch_of(0, &payloads(1..=4)), Utc::now()).unwrap();
     assert_eq!((behind.inserted, behind.stored[&0], bench.place().next_offset), (0, (4, 4), 5));
 }
 
@@ -67,8 +68,8 @@ fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
 fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
     let mut other = bench.another();
     bench.store(&payloads(1..=3));
-    other.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap();
-    let late = bench.store.apply(&batch(3, &payloads(104..=106)), Utc::now()).unwrap();
+    other.apply(&batch_of(3, &payloads(4..=9)), Utc::now()).unwrap();
+    let late = bench.store.apply(&batch_of(3, &payloads(104..=106)), Utc::now()).unwrap();
     assert_eq!(late.inserted, 0);
     assert_eq!(bench.ask("SELECT count(*), max(seq) FROM events"), "9,9");
     assert_eq!(bench.place().next_offset, 9);
@@ -77,14 +78,14 @@ fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
 fn another_generation_is_left_alone(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let old = bench.place();
-    bench.store.replace_checkpoint(&topic(), 0, &old, &old.recreated(0), None).unwrap();
-    let fault = bench.store.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap_err();
+    bench.store.replace_checkpoint(&topic_id("events"), 0, &old, &old.recreated(0), None).unwrap();
+    let fault = bench.store.apply(&batch_of(3, &payloads(4..=9)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
 }
 
 fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
-    let mut batch = Batch::new(&topic());
+    let mut batch = Batch::new(&topic_id("events"));
     for (offset, seq) in [(3, 1), (4, 2), (9, 3)] {
         let payload = wire::to_json(&updated("gw", seq));
         batch.push(0, Record::new(offset, None, None, Some(&payload)), || (0, 0));
@@ -103,7 +104,7 @@ fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
 fn offsets_without_records_are_passed(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let last = bench.place().last;
-    let mut batch = Batch::new(&topic());
+    let mut batch = Batch::new(&topic_id("events"));
     batch.skip_to(0, 0, 3, 8, None);
     bench.store.apply(&batch, Utc::now()).unwrap();
     assert_eq!((bench.place().next_offset, bench.place().last), (8, last));
@@ -172,11 +173,11 @@ fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let old = bench.place();
     let new = Checkpoint { next_offset: 50, ..old.clone() };
-    bench.store.replace_checkpoint(&topic(), 0, &old, &new, Some(expired(3, 49))).unwrap();
+    bench.store.replace_checkpoint(&topic_id("events"), 0, &old, &new, Some(expired(3, 49))).unwrap();
     assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
-    let fault = other.replace_checkpoint(&topic(), 0, &old, &new, Some(expired(3, 60))).unwrap_err();
+    let fault = other.replace_checkpoint(&topic_id("events"), 0, &old, &new, Some(expired(3, 60))).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)));
-    assert_eq!(insert_checkpoint(&mut *other, &topic(), 0, &Checkpoint::default(), None).unwrap(), new);
+    assert_eq!(insert_checkpoint(&mut *other, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap(), new);
     assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
 }
 
@@ -206,7 +207,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let mut bench = Bench::postgres(&postgres);
     let (rounds, agents) = (60_u64, 4_u64);
-    insert_checkpoint(&mut *bench.store, &topic(), 1, &Checkpoint::default(), None).unwrap();
+    insert_checkpoint(&mut *bench.store, &topic_id("events"), 1, &Checkpoint::default(), None).unwrap();
     let (ended, mut aged) = (AtomicU64::new(0), 0);
     let Look::Postgres(database) = &bench.look else { unreachable!() };
     std::thread::scope(|scope| {
@@ -218,7 +219,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
                     // Of each three numbers one by each partition, and one by both.
                     let seqs = [round * 3 + 1 + partition, round * 3 + 3];
                     let told = seqs.into_iter().flat_map(|seq| (0..agents).map(move |agent| (agent, seq)));
-                    let mut batch = Batch::new(&topic());
+                    let mut batch = Batch::new(&topic_id("events"));
                     let from = (round * agents * 2) as i64;
                     for (offset, (agent, seq)) in (from..).zip(told) {
                         let payload = wire::to_json(&updated(&format!("gw-{agent}"), seq));
@@ -269,7 +270,7 @@ fn a_held_partition_is_freed_by_its_owner() {
     let Look::Postgres(database) = &bench.look else { unreachable!() };
     let mut holder = database.client();
     holder.batch_execute("BEGIN; SELECT next_offset FROM kafka_offsets FOR UPDATE").unwrap();
-    let fault = bench.store.apply(&batch(3, &payloads(4..=5)), Utc::now()).unwrap_err();
+    let fault = bench.store.apply(&batch_of(3, &payloads(4..=5)), Utc::now()).unwrap_err();
     assert!(matches!(&fault, StoreError::Unavailable(text) if text.contains("1 ended")), "{fault:?}");
     assert!(holder.batch_execute("SELECT 1").is_err());
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
@@ -279,11 +280,11 @@ fn a_held_partition_is_freed_by_its_owner() {
 fn checkpoints_are_by_cluster_and_topic() {
     let mut bench = Bench::sqlite();
     let nine = Checkpoint { next_offset: 9, ..Checkpoint::default() };
-    let (other_topic, mut other_cluster) = (TopicId { name: "other".into(), ..topic() }, topic());
+    let (other_topic, mut other_cluster) = (TopicId { name: "other".into(), ..topic_id("events") }, topic_id("events"));
     other_cluster.cluster = "d".into();
     for other in [other_topic, other_cluster] {
         insert_checkpoint(&mut *bench.store, &other, 3, &nine, None).unwrap();
         assert_eq!(bench.store.checkpoints(&other).unwrap(), BTreeMap::from([(3, nine.clone())]));
     }
-    assert_eq!(bench.store.checkpoints(&topic()).unwrap().len(), 1);
+    assert_eq!(bench.store.checkpoints(&topic_id("events")).unwrap().len(), 1);
 }

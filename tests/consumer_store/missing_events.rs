@@ -5,9 +5,9 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::message::{Body, Epoch, Event, EventId, Reason, SEQ_MAX};
 use highwater::wire;
 
-use super::{Bench, Look, on_both, payloads, topic};
-use crate::support::consumer::insert_checkpoint;
+use super::{Bench, Look, on_both, payloads};
 use crate::support::events::{event, loss, sample, updated};
+use crate::support::stores::{insert_checkpoint, topic_id};
 
 on_both!("consumer_store::missing_events":
     sequences_merge_and_gaps_show_unless_declared,
@@ -96,7 +96,7 @@ fn what_a_crash_cost_has_no_number(bench: &mut Bench) {
 /// Reading began in the middle of a topic: what came before is no loss, but for series that began later.
 fn what_a_start_left_out_is_not_missing(bench: &mut Bench) {
     let gap = Gap { first: 0, last: 19, cause: GapCause::SkippedAtStart };
-    insert_checkpoint(&mut *bench.store, &topic(), 1, &Checkpoint::default(), Some(gap)).unwrap();
+    insert_checkpoint(&mut *bench.store, &topic_id("events"), 1, &Checkpoint::default(), Some(gap)).unwrap();
     bench.run("UPDATE kafka_gaps SET noticed_at = '2020-01-01T00:00:00.000000Z'");
     bench.store(&payloads([21, 22, 25]));
     let mut later = updated("gw", 3);

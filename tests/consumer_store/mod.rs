@@ -13,22 +13,14 @@ mod totals;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Applied, Maintained, Retention, Store, StoreOptions, StoreUrl};
+use highwater::consumer::store::{Applied, Maintained, Retention, Store, StoreUrl};
 use highwater::message::Event;
 use highwater::wire;
 
-use crate::support::consumer::{Database, Postgres, insert_checkpoint};
+use crate::support::consumer::{Database, Postgres};
 use crate::support::events::updated;
-
-fn topic() -> TopicId {
-    TopicId { cluster: "c".into(), name: "events".into() }
-}
-
-fn options(instance: &str) -> StoreOptions {
-    StoreOptions { instance: instance.to_owned(), ..StoreOptions::default() }
-}
+use crate::support::stores::{batch_of, insert_checkpoint, store_options, topic_id};
 
 const BUDGET: Duration = Duration::from_secs(60);
 
@@ -47,19 +39,19 @@ enum Look {
 impl Bench {
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = StoreUrl::sqlite(&directory.path().join("h.db")).open(&options("test"));
+        let store = StoreUrl::sqlite(&directory.path().join("h.db")).open(&store_options("test"));
         Self::begun(store, Look::Sqlite(directory))
     }
 
     fn postgres(postgres: &Postgres) -> Self {
         let database = postgres.database("store");
-        let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&options("test"));
+        let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("test"));
         Self::begun(store, Look::Postgres(database))
     }
 
     fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
         assert_eq!(
-            insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap(),
+            insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap(),
             Checkpoint::default()
         );
         Self { store, look, next: 0 }
@@ -67,8 +59,10 @@ impl Bench {
 
     fn another(&self) -> Box<dyn Store + Send> {
         match &self.look {
-            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open(&options("other")),
-            Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap().open(&options("other")),
+            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open(&store_options("other")),
+            Look::Postgres(database) => {
+                StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("other"))
+            }
         }
     }
 
@@ -99,7 +93,7 @@ impl Bench {
     }
 
     fn store(&mut self, payloads: &[Vec<u8>]) -> Applied {
-        let batch = batch(self.next, payloads);
+        let batch = batch_of(self.next, payloads);
         self.next += payloads.len() as i64;
         self.store.apply(&batch, Utc::now()).unwrap()
     }
@@ -123,7 +117,7 @@ impl Bench {
         };
         let day = Duration::from_secs(86_400);
         let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, ..Retention::default() };
-        url.maintenance(&options("maintenance")).run(&keep, Some(now), budget).unwrap()
+        url.maintenance(&store_options("maintenance")).run(&keep, Some(now), budget).unwrap()
     }
 
     fn run(&self, sql: &str) {
@@ -147,16 +141,8 @@ impl Bench {
     }
 
     fn place(&mut self) -> Checkpoint {
-        self.store.checkpoints(&topic()).unwrap()[&0].clone()
+        self.store.checkpoints(&topic_id("events")).unwrap()[&0].clone()
     }
-}
-
-fn batch(from: i64, payloads: &[Vec<u8>]) -> Batch {
-    let mut batch = Batch::new(&topic());
-    for (offset, payload) in (from..).zip(payloads) {
-        batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(payload)), || (0, from));
-    }
-    batch
 }
 
 fn payloads(seqs: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {

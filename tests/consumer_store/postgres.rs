@@ -6,9 +6,10 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{RetriedRecord, RetryOutcome, StoreError, StoreUrl};
 use highwater::wire;
 
-use super::{Bench, options, payloads, topic};
-use crate::support::consumer::{Postgres, insert_checkpoint};
+use super::{Bench, payloads};
+use crate::support::consumer::Postgres;
 use crate::support::events::{event, noon, started, updated};
+use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 
 /// Events of more days than partitions are made for.
 #[test]
@@ -26,7 +27,7 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let mut rest = payloads.as_slice();
     let mut rejected = Vec::new();
     while !rest.is_empty() {
-        let mut batch = Batch::new(&topic());
+        let mut batch = Batch::new(&topic_id("events"));
         let from = bench.next;
         while !batch.is_full() && !rest.is_empty() {
             batch.push(0, Record::new(bench.next, Some(7), None, Some(&rest[0])), || (0, from));
@@ -43,7 +44,7 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     bench.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
     let record = Record::new(1_900, Some(7), None, Some(&payloads[1_900]));
     let retried = RetriedRecord { partition: 0, generation: 0, record };
-    let summary = bench.store.retry(&topic(), &[retried], Utc::now()).unwrap();
+    let summary = bench.store.retry(&topic_id("events"), &[retried], Utc::now()).unwrap();
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
 }
 
@@ -73,9 +74,9 @@ fn several_at_once_make_the_schema_once() {
         for partition in 0..8 {
             let url = &database.url;
             scope.spawn(move || {
-                let mut store = StoreUrl::parse(url, None, None).unwrap().open(&options("racer"));
-                insert_checkpoint(&mut *store, &topic(), partition, &Checkpoint::default(), None).unwrap();
-                let mut batch = Batch::new(&topic());
+                let mut store = StoreUrl::parse(url, None, None).unwrap().open(&store_options("racer"));
+                insert_checkpoint(&mut *store, &topic_id("events"), partition, &Checkpoint::default(), None).unwrap();
+                let mut batch = Batch::new(&topic_id("events"));
                 let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
                 batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
                 assert_eq!(store.apply(&batch, Utc::now()).unwrap().inserted, 1);
@@ -93,8 +94,13 @@ fn wrong_passwords_and_missing_databases_are_named() {
         return;
     };
     let database = postgres.database("named");
-    let fault =
-        |url: &str| StoreUrl::parse(url, None, None).unwrap().open(&options("t")).checkpoints(&topic()).unwrap_err();
+    let fault = |url: &str| {
+        StoreUrl::parse(url, None, None)
+            .unwrap()
+            .open(&store_options("t"))
+            .checkpoints(&topic_id("events"))
+            .unwrap_err()
+    };
     let missing = fault(&format!("{}_not", database.url));
     assert!(matches!(&missing, StoreError::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
     let (before, after) = database.url.split_once('@').unwrap();

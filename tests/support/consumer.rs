@@ -1,14 +1,10 @@
-//! The consumer as its users run it, its databases, and the events for it.
+//! The consumer as its users run it, and its databases.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use highwater::consumer::batch::{Gap, TopicId};
-use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Store, StoreError, StoreOptions, StoreUrl};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
@@ -32,22 +28,12 @@ pub(crate) struct Database {
     pub(crate) url: String,
 }
 
-/// Inserts the first checkpoint of one partition, and the gap before it; returns the one in the database then.
-pub(crate) fn insert_checkpoint(
-    store: &mut dyn Store,
-    topic: &TopicId,
-    partition: i32,
-    first: &Checkpoint,
-    gap: Option<Gap>,
-) -> Result<Checkpoint, StoreError> {
-    let first = [(partition, (first.clone(), gap.into_iter().collect()))];
-    store.insert_checkpoints(topic, &first.into()).map(|all| all[&partition].clone())
-}
+/// Numbers of rows of `events` and of events among them: the same if no event is there twice.
+pub(crate) const ROWS_AND_EVENTS: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
 
-/// Makes hours and days of all windows that are stored.
-pub(crate) fn derive_histograms(url: &str, options: &StoreOptions, now: DateTime<Utc>) {
-    let mut histograms = StoreUrl::parse(url, None, None).expect("a URL").histograms(options);
-    while histograms.derive(now).expect("hours can be made").has_more {}
+/// Returns the answer to [`ROWS_AND_EVENTS`] where so many events are rows, once each.
+pub(crate) fn once_each(count: usize) -> String {
+    format!("({count},{count})")
 }
 
 impl Postgres {

@@ -1,5 +1,6 @@
 //! Events as agents make them, and a producer that is not ours.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -56,6 +57,16 @@ pub(crate) fn breach(id: &str, seconds: u64) -> Breach {
 
 pub(crate) fn updated(agent: &str, seq: u64) -> Event {
     event(agent, seq, Body::BreachUpdated(breach("b1", seq)))
+}
+
+/// Makes the updates of gw with these numbers.
+pub(crate) fn updates(seqs: RangeInclusive<u64>) -> Vec<Event> {
+    seqs.map(|seq| updated("gw", seq)).collect()
+}
+
+/// Makes the updates of gw-0, gw-1 and so on with these numbers.
+pub(crate) fn updates_of_agents(agents: u64, seqs: RangeInclusive<u64>) -> Vec<Event> {
+    seqs.flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect()
 }
 
 pub(crate) fn started() -> Body {

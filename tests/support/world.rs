@@ -8,7 +8,7 @@ use highwater::message::Event;
 use super::agent::{self, Agent};
 use super::checker::{Checker, Sent, Stored, Verdict};
 use super::consumer::{self, Consumer, Database, Postgres};
-use super::events::{produce, updated};
+use super::events::{produce, updates_of_agents};
 use super::rounds::{Outcome, recovered};
 use super::services::Kafka;
 
@@ -84,8 +84,7 @@ impl World {
     pub(crate) fn events(&mut self, agents: u64, count: u64) -> Vec<Event> {
         let numbers = self.fed + 1..=self.fed + count;
         self.fed += count;
-        let events: Vec<Event> =
-            numbers.flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect();
+        let events = updates_of_agents(agents, numbers);
         self.checker.accept_events(&events);
         events
     }
