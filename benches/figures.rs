@@ -26,7 +26,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use support::agent::{Agent, until};
-use support::certificates::{Authority, put};
+use support::certificates::{Authority, write_file};
 use support::consumer::{Consumer, Database, Postgres, Running};
 use support::events::{link_rates, noon};
 use support::proxy::Proxy;
@@ -184,18 +184,18 @@ fn wire() {
     let (Some(plain), Some(tls)) = (Veth::or_skip("figures"), Veth::or_skip("figures")) else { return };
     let links = [plain, tls];
     links.iter().for_each(Veth::segment_packets);
-    let proxies = links.each_ref().map(|link| Proxy::at(&link.host, ""));
+    let proxies = links.each_ref().map(|link| Proxy::on_host(&link.host, ""));
     let authority = Authority::new("figures");
     let prepare = |directory: &Path| {
         let leaf = authority.leaf_for("server", &[&links[1].host]);
-        put(directory, "server.pem", &(leaf.key + &leaf.certificate));
-        put(directory, "ca.pem", &authority.pem);
+        write_file(directory, "server.pem", &(leaf.key + &leaf.certificate));
+        write_file(directory, "ca.pem", &authority.pem);
         let [plain, tls] = proxies.each_ref().map(Proxy::address);
-        put(directory, "secure.listeners", &format!("OPEN PLAINTEXT {plain}\nTLS SSL {tls}\n"));
+        write_file(directory, "secure.listeners", &format!("OPEN PLAINTEXT {plain}\nTLS SSL {tls}\n"));
         let location = directory.join("server.pem").display().to_string();
         let of_tls = "listener.name.tls.ssl.keystore";
-        put(directory, "secure.properties", &format!("{of_tls}.type=PEM\n{of_tls}.location={location}\n"));
-        put(directory, "secure.users", "");
+        write_file(directory, "secure.properties", &format!("{of_tls}.type=PEM\n{of_tls}.location={location}\n"));
+        write_file(directory, "secure.users", "");
     };
     let Some((kafka, directory)) = Kafka::secured("figures", prepare) else { return };
     let ca_file = directory.path().join("kafka/ca.pem").display().to_string();

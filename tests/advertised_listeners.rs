@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::support::agent::{self, Agent, until};
-use crate::support::certificates::put;
+use crate::support::certificates::write_file;
 use crate::support::consumer;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
@@ -38,8 +38,8 @@ fn is_explained(text: &str, named: &str) -> bool {
 fn kafka(test: &str) -> Option<(Kafka, tempfile::TempDir)> {
     Kafka::secured(test, |directory| {
         let lines = LISTENERS.map(|(name, named)| format!("{name} PLAINTEXT {named}\n"));
-        put(directory, "secure.listeners", &lines.concat());
-        put(directory, "secure.users", "");
+        write_file(directory, "secure.listeners", &lines.concat());
+        write_file(directory, "secure.users", "");
     })
 }
 

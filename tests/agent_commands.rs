@@ -4,10 +4,10 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::support::agent::{Agent, command, until};
-use crate::support::process::said;
+use crate::support::process::{Spawned, output_of};
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    said(&command().args(arguments).output().expect("the agent runs"))
+    output_of(command().args(arguments))
 }
 
 #[test]
@@ -108,11 +108,10 @@ fn the_log_has_date_and_zone_unless_it_goes_to_the_journal() {
         let mut run = command();
         run.args(["run", "--config"]).arg(agent.config()).env_remove("JOURNAL_STREAM");
         run.envs(stream(&log.metadata().unwrap()).map(|stream| ("JOURNAL_STREAM", stream)));
-        let mut running = run.stderr(log).spawn().unwrap();
+        let running = Spawned::start(run.stderr(log));
         let log =
             until("a line in the log", || Some(fs::read_to_string(&path).unwrap()).filter(|log| log.contains('\n')));
-        running.kill().unwrap();
-        running.wait().unwrap();
+        drop(running);
         log.lines().next().unwrap().to_owned()
     };
     for elsewhere in [first_line(|_| None), first_line(|log| Some(format!("{}:{}", log.dev(), log.ino() + 1)))] {

@@ -47,7 +47,7 @@ fn a_state_directory_that_others_may_open_is_warned_of() {
     }
 }
 
-/// Set in a process that runs one test alone.
+/// Variable of a process that runs one test alone.
 const ALONE: &str = "HIGHWATER_TEST_ALONE";
 
 /// Returns a field of `/proc/self/status`, in bytes.

@@ -34,7 +34,7 @@ fn output(mut command: Command) -> (i32, String, String) {
 }
 
 /// Returns the exit code, and the object that is printed.
-fn asked(agent: &Agent) -> (i32, Value) {
+fn status_as_json(agent: &Agent) -> (i32, Value) {
     let (code, out, err) = output(status(agent, &["--format", "json"]));
     assert_eq!(out.lines().count(), 1, "one object a line: {out} {err}");
     (code, serde_json::from_str(&out).expect("JSON"))
@@ -55,7 +55,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     let topic = kafka.topic("status", 3);
     let (agent, running) = without_kafka();
     let (code, report) = until("an open breach", || {
-        let (code, report) = asked(&agent);
+        let (code, report) = status_as_json(&agent);
         (report["open_breaches"].as_u64() > Some(0)).then_some((code, report))
     });
     assert_eq!((code, &report["state"], &report["healthy"]), (1, &"running".into(), &false.into()), "{report}");
@@ -73,7 +73,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     agent.configure(&config(&kafka.address, &topic));
     running.signal("HUP");
     let report = until("the offsets that kcat sees", || {
-        let (code, report) = asked(&agent);
+        let (code, report) = status_as_json(&agent);
         let mut last = BTreeMap::new();
         for line in kafka.read(&topic, "%p %o\n") {
             let (partition, offset) = line.split_once(' ').expect("two numbers");
@@ -125,11 +125,11 @@ fn files(directory: &std::path::Path) -> BTreeMap<String, (u64, i64, i64, Vec<u8
 #[test]
 fn the_journal_of_a_killed_agent_is_read_and_stays_as_it_is() {
     let (mut agent, running) = without_kafka();
-    until("open breaches", || (asked(&agent).1["open_breaches"].as_u64() > Some(0)).then_some(()));
+    until("open breaches", || (status_as_json(&agent).1["open_breaches"].as_u64() > Some(0)).then_some(()));
     running.kill();
     let before = files(&agent.state_dir());
     assert!(before.contains_key("agent.sock") && !before["journal.db-wal"].3.is_empty(), "left as a kill leaves them");
-    let (code, report) = asked(&agent);
+    let (code, report) = status_as_json(&agent);
     assert_eq!((code, &report["state"]), (1, &"not_running".into()));
     let (_, out, err) = output(status(&agent, &[]));
     assert!(out.starts_with("state          not running") && err.contains("no agent runs on"), "{out} {err}");
@@ -139,14 +139,14 @@ fn the_journal_of_a_killed_agent_is_read_and_stays_as_it_is() {
 
     // Its socket is stale: the next one takes its place, and takes it away at its end.
     let mut running = agent.start(&[]);
-    until("the next one answers", || (asked(&agent).1["pid"] == running.id()).then_some(()));
+    until("the next one answers", || (status_as_json(&agent).1["pid"] == running.id()).then_some(()));
     let mode = fs::metadata(agent.state_dir().join("agent.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     running.signal("TERM");
-    until("it says that it ends", || (asked(&agent).1["state"] == "ending").then_some(()));
+    until("it says that it ends", || (status_as_json(&agent).1["state"] == "ending").then_some(()));
     assert_eq!(running.wait().code(), Some(1), "its events wait for Kafka");
     assert!(!files(&agent.state_dir()).contains_key("agent.sock"));
-    assert_eq!(asked(&agent).1["state"], "not_running");
+    assert_eq!(status_as_json(&agent).1["state"], "not_running");
 }
 
 #[test]
@@ -166,11 +166,11 @@ fn a_damaged_journal_is_said_to_be_damaged_and_left_to_the_next_start() {
 fn clients_that_say_nothing_and_stay_cost_nothing() {
     let (agent, running) = without_kafka();
     let held = |what: &str| fs::read_dir(format!("/proc/{}/{what}", running.id())).expect("it runs").count();
-    let (threads, ticks) = (held("task"), asked(&agent).1["ticks"].as_u64().unwrap());
+    let (threads, ticks) = (held("task"), status_as_json(&agent).1["ticks"].as_u64().unwrap());
     let socket = agent.state_dir().join("agent.sock");
     let clients: Vec<UnixStream> = (0..500).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();
     let report = until("it still ticks", || {
-        let (_, report) = asked(&agent);
+        let (_, report) = status_as_json(&agent);
         (report["ticks"].as_u64() > Some(ticks + 10)).then_some(report)
     });
     assert_eq!(report["skipped_ticks"], 0, "{report}");

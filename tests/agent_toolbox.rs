@@ -9,13 +9,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
 use crate::support::failpoints::under;
-use crate::support::process::said;
+use crate::support::process::output_of;
 use crate::support::services::Kafka;
 use crate::support::veth::send;
 
 /// Runs `highwater-agent`, and returns its exit code and what it printed.
 fn run(arguments: &str) -> (i32, String, String) {
-    said(&command().args(arguments.split(' ')).output().expect("the agent runs"))
+    output_of(command().args(arguments.split(' ')))
 }
 
 fn objects(out: &str) -> Vec<serde_json::Value> {

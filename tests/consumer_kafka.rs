@@ -9,16 +9,11 @@ use highwater::wire;
 use crate::support::consumer::{Consumer, Postgres, ROWS_AND_EVENTS, command, once_each};
 use crate::support::events::{produce, produce_raw, produce_to, updated, updates_of_agents};
 use crate::support::failpoints;
-use crate::support::services::{Cluster, Kafka};
-
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
-    let test = format!("consumer_kafka::{test}");
-    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
-}
+use crate::support::services::{Cluster, Kafka, kafka_and_postgres};
 
 #[test]
 fn until_the_end_and_no_further() {
-    let Some((kafka, postgres)) = servers("until_the_end_and_no_further") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_kafka::until_the_end_and_no_further") else { return };
     let (topic, database) = (kafka.topic("end", 3), postgres.database("end"));
     produce(&kafka.address, &topic, &updates_of_agents(5, 1..=200));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
@@ -57,7 +52,11 @@ fn sqlite_is_enough() {
 
 #[test]
 fn a_database_that_is_not_there_is_named_and_waited_for() {
-    let Some((kafka, postgres)) = servers("a_database_that_is_not_there_is_named_and_waited_for") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_kafka::a_database_that_is_not_there_is_named_and_waited_for")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("wait", 1), postgres.database("wait"));
     produce(&kafka.address, &topic, &updates_of_agents(1, 1..=3));
     let url = format!("{}_not", database.url);
@@ -70,7 +69,9 @@ fn a_database_that_is_not_there_is_named_and_waited_for() {
 
 #[test]
 fn what_kafka_dropped_is_written_down() {
-    let Some((kafka, postgres)) = servers("what_kafka_dropped_is_written_down") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_kafka::what_kafka_dropped_is_written_down") else {
+        return;
+    };
     let (topic, database) = (kafka.topic("dropped", 1), postgres.database("dropped"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
@@ -86,7 +87,9 @@ fn what_kafka_dropped_is_written_down() {
 /// Some kilobytes that unpack to megabytes: more than librdkafka takes, here with a low bound.
 #[test]
 fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
-    let Some((kafka, postgres)) = servers("a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored") else {
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_kafka::a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored")
+    else {
         return;
     };
     let (topic, database) = (kafka.topic("large", 2), postgres.database("large"));
@@ -137,7 +140,11 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
 /// A batch that fails its checksum is fetched again and again, as one that is too large.
 #[test]
 fn a_damaged_batch_is_a_gap_and_what_follows_is_stored() {
-    let Some((kafka, postgres)) = servers("a_damaged_batch_is_a_gap_and_what_follows_is_stored") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_kafka::a_damaged_batch_is_a_gap_and_what_follows_is_stored")
+    else {
+        return;
+    };
     // Behind a damaged batch librdkafka reads on at an offset that it takes from other bytes: from which ones depends on its size.
     let (topic, database) = (kafka.topic("damaged", 6), postgres.database("damaged"));
     let (mut rows, mut gaps) = (Vec::new(), Vec::new());
@@ -194,7 +201,9 @@ fn a_partition_whose_broker_is_away_holds_up_no_other() {
 /// Old records are read again at each start: reaching their end is no error.
 #[test]
 fn a_healthy_consumer_logs_no_error() {
-    let Some((kafka, postgres)) = servers("a_healthy_consumer_logs_no_error") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_kafka::a_healthy_consumer_logs_no_error") else {
+        return;
+    };
     let (topic, database) = (kafka.topic("healthy", 3), postgres.database("healthy"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     for round in 0..3 {
@@ -212,7 +221,11 @@ fn a_healthy_consumer_logs_no_error() {
 
 #[test]
 fn the_database_knows_better_than_kafka_where_to_go_on() {
-    let Some((kafka, postgres)) = servers("the_database_knows_better_than_kafka_where_to_go_on") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_kafka::the_database_knows_better_than_kafka_where_to_go_on")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("truth", 1), postgres.database("truth"));
     produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
@@ -226,7 +239,9 @@ fn the_database_knows_better_than_kafka_where_to_go_on() {
 /// Retention and the reading of known records go by their own clocks: a stream that never pauses starves neither.
 #[test]
 fn a_steady_stream_starves_no_chore() {
-    let Some((kafka, postgres)) = servers("a_steady_stream_starves_no_chore") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_kafka::a_steady_stream_starves_no_chore") else {
+        return;
+    };
     if failpoints::or_skip("consumer_kafka::a_steady_stream_starves_no_chore").is_none() {
         return;
     }
@@ -262,7 +277,7 @@ fn a_steady_stream_starves_no_chore() {
 
 #[test]
 fn it_ends_in_order_when_asked() {
-    let Some((kafka, postgres)) = servers("it_ends_in_order_when_asked") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_kafka::it_ends_in_order_when_asked") else { return };
     let (topic, database) = (kafka.topic("term", 1), postgres.database("term"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     for (round, signal) in (0..).zip(["TERM", "INT"]) {

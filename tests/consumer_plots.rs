@@ -3,14 +3,13 @@
 use std::fs;
 use std::process::Stdio;
 
-use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::consumer_commands::{Stage, on_both};
-use crate::consumer_reports::{put, window, with_partitions};
+use crate::consumer_reports::{store_windows, window, with_partitions};
 use crate::support::consumer::command;
-use crate::support::events::produce_raw;
-use crate::support::process::{said, signal, until};
+use crate::support::events::{produce_raw, utc};
+use crate::support::process::{Spawned, signal, texts_of, until};
 use crate::support::services::Kafka;
 
 on_both!("consumer_plots":
@@ -18,32 +17,28 @@ on_both!("consumer_plots":
     a_plot_without_data_says_so,
 );
 
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
 const HOUR: [&str; 6] = ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T11:00:00Z", "--time-zone", "UTC"];
 
 fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
     with_partitions(&stage);
-    let mut second = window(at("2026-11-20T10:05:00Z"), 90);
+    let mut second = window(utc("2026-11-20T10:05:00Z"), 90);
     second.measured_s = 0;
-    put(&stage, &[window(at("2026-11-20T10:00:00Z"), 40), second, window(at("2026-11-20T10:10:00Z"), 60)]);
+    store_windows(&stage, &[window(utc("2026-11-20T10:00:00Z"), 40), second, window(utc("2026-11-20T10:10:00Z"), 60)]);
 
-    let (code, text, err) = stage.said(&[&["plot", "rate"], &HOUR[..]].concat());
+    let (code, text, err) = stage.output(&[&["plot", "rate"], &HOUR[..]].concat());
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(text.starts_with("gw eth0 rx\nBit rate, 20 Nov 2026, 10:00–11:00 UTC\n"), "{text}");
     assert!(text.contains('█') && text.contains('╱') && text.contains("not measured"), "{text}");
     assert!(!text.contains('\u{1b}'), "no colours in a pipe: {text}");
     let widest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
     assert!(widest(&text) <= 80, "{text}");
-    let (_, narrow, _) = stage.said(&[&["plot", "rate", "--width", "20"], &HOUR[..]].concat());
+    let (_, narrow, _) = stage.output(&[&["plot", "rate", "--width", "20"], &HOUR[..]].concat());
     assert!(widest(&narrow) <= 20, "{narrow}");
 
     let directory = tempfile::tempdir().unwrap();
     for (name, begin) in [("rate.svg", &b"<svg "[..]), ("rate.png", b"\x89PNG")] {
         let file = directory.path().join(name);
-        let (code, out, err) = stage.said(&[&["plot", "rate", "-o", file.to_str().unwrap()], &HOUR[..]].concat());
+        let (code, out, err) = stage.output(&[&["plot", "rate", "-o", file.to_str().unwrap()], &HOUR[..]].concat());
         assert_eq!((code, out.as_str()), (0, ""), "{err}");
         assert!(err.contains("wrote ") && fs::read(&file).unwrap().starts_with(begin), "{err}");
     }
@@ -52,7 +47,7 @@ fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
 
     // An hour that is over is read as a whole, once it is derived: these windows are of a part of one.
     let part = ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T10:50:00Z"];
-    let (code, text, _) = stage.said(&[&["plot", "histogram"], &part[..]].concat());
+    let (code, text, _) = stage.output(&[&["plot", "histogram"], &part[..]].concat());
     assert_eq!(code, 0);
     assert!(
         text.contains("Seconds at each bit rate") && text.contains("10 min measured, 5 min not measured"),
@@ -67,7 +62,7 @@ fn a_plot_without_data_says_so(stage: Stage) {
         ("histogram", "No rates in this span"),
         ("totals", "No bytes over a limit in this span"),
     ] {
-        let (code, text, err) = stage.said(&["plot", kind, "--since", "2026-11-20"]);
+        let (code, text, err) = stage.output(&["plot", kind, "--since", "2026-11-20"]);
         assert_eq!(code, 0, "{kind}: {err}");
         assert!(text.contains(words), "{kind}: {text}");
     }
@@ -87,7 +82,7 @@ fn what_cannot_be_drawn_is_named() {
         (&["plot", "totals", "--since", "2026-11-21", "--until", "2026-11-20"], 2, "is after --until"),
         (&["plot", "histogram", "--live", "-o", "x.svg"], 2, "cannot be used with"),
     ] {
-        let (found, _, err) = stage.said(arguments);
+        let (found, _, err) = stage.output(arguments);
         assert!(found == code && err.contains(words), "{arguments:?}: {found} {err}");
     }
 }
@@ -117,14 +112,14 @@ fn a_live_plot_follows_the_topic() {
         live.env("HIGHWATER_TOPICS__HISTOGRAMS", &topic);
         live
     };
-    let first = live(&["-n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = Spawned::start(live(&["-n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     produce_raw(
         &kafka.address,
         &topic,
         [b"no histogram".to_vec(), published(2, 300), published(1, 60)].map(keyed),
         None,
     );
-    let (code, text, err) = said(&first.wait_with_output().unwrap());
+    let (code, text, err) = texts_of(&first.wait_with_output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(text.contains("gw eth0 rx") && text.contains("20 Nov 2026, 10:00–11:00 UTC"), "{text}");
     assert!(text.contains("5 min measured"), "an older version changes nothing: {text}");
@@ -132,7 +127,7 @@ fn a_live_plot_follows_the_topic() {
     // What the last hour brought is there from the start.
     let file = tempfile::NamedTempFile::new().unwrap();
     let out = Stdio::from(file.reopen().unwrap());
-    let mut second = live(&[]).stdout(out).spawn().unwrap();
+    let mut second = Spawned::start(live(&[]).stdout(out));
     let has = |words: &str| fs::read_to_string(file.path()).unwrap().contains(words).then_some(());
     until("the first picture", || has("5 min measured"));
     produce_raw(&kafka.address, &topic, [keyed(published(3, 600))], None);

@@ -18,7 +18,7 @@ pub(crate) fn with_tables(test: &str) -> Option<Database> {
     Some(database)
 }
 
-/// Has the planner believe in 500 times as many rows of the tables that match, and returns how many these are, with their indexes.
+/// Makes the planner believe in 500 times as many rows of the tables that match, and returns how many these are, with their indexes.
 pub(crate) fn enlarge(client: &mut impl GenericClient, tables: &str) -> u64 {
     let many = "UPDATE pg_class SET reltuples = reltuples * 500
                 WHERE relnamespace = 'public'::regnamespace AND reltuples > 0 AND relkind IN ('r', 'i') AND relname ~ $1";

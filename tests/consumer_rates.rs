@@ -19,7 +19,7 @@ use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::events::{
     HUGE_HISTOGRAM, event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
 };
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 
 /// A store under test, what derives beside it, and a connection of neither.
@@ -37,21 +37,21 @@ enum Look {
     Postgres(Database),
 }
 
-/// What an hour or a day has, with its counts in place of the bytes: libraries may write one histogram in several ways.
+/// Columns of an hour or a day, with its counts in place of the bytes: libraries may write one histogram in several ways.
 type Summary = (String, Vec<Bin>);
 
 impl Place {
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self::begun(StoreUrl::sqlite(&directory.path().join("h.db")), Look::Sqlite(directory))
+        Self::from_start(StoreUrl::sqlite(&directory.path().join("h.db")), Look::Sqlite(directory))
     }
 
     fn postgres(postgres: &Postgres) -> Self {
         let database = postgres.database("rates");
-        Self::begun(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database))
+        Self::from_start(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database))
     }
 
-    fn begun(url: StoreUrl, look: Look) -> Self {
+    fn from_start(url: StoreUrl, look: Look) -> Self {
         let mut store = url.open(&store_options("test"));
         insert_checkpoint(&mut *store, &topic_id("rates"), 0, &Checkpoint::default(), None).unwrap();
         let histograms = url.histograms(&store_options("test"));
@@ -202,7 +202,7 @@ fn window(agent: &str, seq: u64) -> Event {
     window_since(noon(), agent, seq)
 }
 
-/// The same, for a consumer that runs by the clock: the first window began yesterday.
+/// Makes a [`window`] for a consumer that runs by the clock: the first one began yesterday.
 fn recent_window(agent: &str, seq: u64) -> Event {
     let yesterday = (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap();
     window_since(yesterday, agent, seq)
@@ -567,15 +567,12 @@ fn no_question_about_agents_reads_their_messages(place: &mut Place) {
     }
 }
 
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
-    let test = format!("consumer_rates::{test}");
-    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
-}
-
 /// Three members of a group that are killed and come back, and messages that come twice, out of order, and a month late.
 #[test]
 fn three_consumers_come_and_go_and_each_window_is_counted_once() {
-    let Some((kafka, postgres)) = servers("three_consumers_come_and_go_and_each_window_is_counted_once") else {
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_rates::three_consumers_come_and_go_and_each_window_is_counted_once")
+    else {
         return;
     };
     let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 4), kafka.topic("hours", 2));
@@ -603,7 +600,7 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     database.until("SELECT count(*) FROM touched_hours", "(0)");
     database.until("SELECT count(*) FROM unpublished_hours", "(0)");
     assert_eq!(database.ask("SELECT count(*), count(DISTINCT (agent, seq)) FROM rates"), "(1920,480)");
-    let place = Place::begun(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database));
+    let place = Place::from_start(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database));
     let hours = place.summaries("hour");
     let expected = expected(&messages);
     assert_eq!(hours.len(), expected.len());
@@ -634,7 +631,11 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
 
 #[test]
 fn a_topic_of_rates_that_is_missing_holds_nothing_up() {
-    let Some((kafka, postgres)) = servers("a_topic_of_rates_that_is_missing_holds_nothing_up") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_rates::a_topic_of_rates_that_is_missing_holds_nothing_up")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("events", 1), postgres.database("rates"));
     let missing = format!("{topic}-rates");
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
@@ -653,7 +654,11 @@ fn a_topic_of_rates_that_is_missing_holds_nothing_up() {
 /// An hour that changes again within the interval waits for its end, and is published as it is then.
 #[test]
 fn an_hour_is_published_at_most_once_in_an_interval() {
-    let Some((kafka, postgres)) = servers("an_hour_is_published_at_most_once_in_an_interval") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("consumer_rates::an_hour_is_published_at_most_once_in_an_interval")
+    else {
+        return;
+    };
     let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 1), kafka.topic("hours", 1));
     let database = postgres.database("rates");
     let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
@@ -679,7 +684,10 @@ fn an_hour_is_published_at_most_once_in_an_interval() {
 /// Without the topic of histograms, and with messages that are none.
 #[test]
 fn what_cannot_be_published_waits_and_is_named() {
-    let Some((kafka, postgres)) = servers("what_cannot_be_published_waits_and_is_named") else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres("consumer_rates::what_cannot_be_published_waits_and_is_named")
+    else {
+        return;
+    };
     let (events, topic, database) = (kafka.topic("quiet", 1), kafka.topic("rates", 1), postgres.database("rates"));
     let published = format!("{topic}-hours");
     let mut consumer = Consumer::new(&kafka.address, &events, &database.url);

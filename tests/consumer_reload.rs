@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::support::consumer::{Consumer, Postgres, ROWS_AND_EVENTS};
+use crate::support::consumer::{Consumer, ROWS_AND_EVENTS};
 use crate::support::events::{produce, sample, updated};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 
 #[test]
 fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     let test = "consumer_reload::another_configuration_is_taken_over_and_a_wrong_one_changes_nothing";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (first, second) = (kafka.topic("before", 2), kafka.topic("after", 2));
     let database = postgres.database("reload");
     let send = |topic: &str, agent: &str, seqs: std::ops::Range<u64>| {

@@ -6,7 +6,7 @@ use highwater::message::{Body, Reason, Severity};
 use serde_json::{Value, json};
 
 use crate::consumer_commands::{Stage, fields, on_both};
-use crate::support::events::{breach, event, loss, noon, started, updated};
+use crate::support::events::{breach, event, loss, noon, started, updated, utc};
 
 on_both!("consumer_reports":
     events_are_those_that_are_asked_for,
@@ -62,7 +62,7 @@ fn events_are_those_that_are_asked_for(mut stage: Stage) {
             "{arguments:?}"
         );
     }
-    let (_, table, _) = stage.said(&["events", "-n", "1"]);
+    let (_, table, _) = stage.output(&["events", "-n", "1"]);
     assert!(table.contains("80.0 Mbit/s") && table.contains("critical") && !table.contains("kafka"), "{table}");
 }
 
@@ -113,10 +113,6 @@ pub(crate) struct Window<'a> {
     pub(crate) is_late: bool,
 }
 
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
 pub(crate) fn window(started_at: DateTime<Utc>, mbps: u64) -> Window<'static> {
     let (length_s, measured_s) = (300, 300);
     Window { agent: "gw", interface: "eth0", direction: "rx", started_at, length_s, measured_s, mbps, is_late: false }
@@ -153,7 +149,7 @@ pub(crate) fn with_partitions(stage: &Stage) {
     }
 }
 
-pub(crate) fn put(stage: &Stage, windows: &[Window<'_>]) {
+pub(crate) fn store_windows(stage: &Stage, windows: &[Window<'_>]) {
     let mut sql = "BEGIN;".to_owned();
     for (n, window) in windows.iter().enumerate() {
         let Window { agent, interface, direction, started_at, length_s, measured_s, mbps, is_late } = *window;
@@ -185,7 +181,7 @@ pub(crate) fn put(stage: &Stage, windows: &[Window<'_>]) {
 }
 
 /// Stores an hour or day of eth0 of gw, received, with this histogram.
-pub(crate) fn put_merged(stage: &Stage, span: &str, starts_at: DateTime<Utc>, counts: &[(u64, u64)]) {
+pub(crate) fn store_hour_or_day(stage: &Stage, span: &str, starts_at: DateTime<Utc>, counts: &[(u64, u64)]) {
     let bytes: u64 = counts.iter().map(|(mbps, seconds)| mbps * 125_000 * seconds).sum();
     let measured_s: u64 = counts.iter().map(|(_, seconds)| seconds).sum();
     let [min, max] = [counts.iter().map(|count| count.0).min(), counts.iter().map(|count| count.0).max()]
@@ -203,15 +199,15 @@ pub(crate) fn put_merged(stage: &Stage, span: &str, starts_at: DateTime<Utc>, co
 
 fn rates_are_by_window_hour_or_day(stage: Stage) {
     with_partitions(&stage);
-    let mut all = windows(at("2026-11-20T10:00:00Z"), [10, 20, 30]);
+    let mut all = windows(utc("2026-11-20T10:00:00Z"), [10, 20, 30]);
     all[1].measured_s = 0;
-    put(&stage, &all);
-    put(
+    store_windows(&stage, &all);
+    store_windows(
         &stage,
-        &[Window { interface: "eth1", direction: "tx", is_late: true, ..window(at("2026-11-20T10:00:00Z"), 5) }],
+        &[Window { interface: "eth1", direction: "tx", is_late: true, ..window(utc("2026-11-20T10:00:00Z"), 5) }],
     );
-    put_merged(&stage, "hour", at("2026-11-20T10:00:00Z"), &[(10, 3_600)]);
-    put_merged(&stage, "day", at("2026-11-20T00:00:00Z"), &[(10, 86_400)]);
+    store_hour_or_day(&stage, "hour", utc("2026-11-20T10:00:00Z"), &[(10, 3_600)]);
+    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(10, 86_400)]);
     let (code, rows) = stage.rows(&["rates", "--by", "window"]);
     assert_eq!(code, 0);
     let columns =
@@ -248,15 +244,15 @@ fn rates_are_by_window_hour_or_day(stage: Stage) {
 
 fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
     with_partitions(&stage);
-    put(&stage, &windows(at("2026-11-20T22:30:00Z"), [7, 8, 9, 10, 11, 12]));
-    put_merged(&stage, "hour", at("2026-11-20T22:00:00Z"), &[(1, 3_600)]);
-    put_merged(&stage, "hour", at("2026-11-20T23:00:00Z"), &[(20, 3_500), (900, 100)]);
-    put_merged(&stage, "day", at("2026-11-20T00:00:00Z"), &[(1, 86_400)]);
-    put_merged(&stage, "day", at("2026-11-21T00:00:00Z"), &[(30, 86_400)]);
-    put_merged(&stage, "hour", at("2026-11-22T00:00:00Z"), &[(40, 3_600)]);
-    put(&stage, &windows(at("2026-11-22T01:00:00Z"), [50]));
-    let late = Window { is_late: true, ..window(at("2026-11-22T01:05:00Z"), 60) };
-    put(&stage, &[late, Window { interface: "eth1", ..window(at("2026-11-22T01:00:00Z"), 70) }]);
+    store_windows(&stage, &windows(utc("2026-11-20T22:30:00Z"), [7, 8, 9, 10, 11, 12]));
+    store_hour_or_day(&stage, "hour", utc("2026-11-20T22:00:00Z"), &[(1, 3_600)]);
+    store_hour_or_day(&stage, "hour", utc("2026-11-20T23:00:00Z"), &[(20, 3_500), (900, 100)]);
+    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(1, 86_400)]);
+    store_hour_or_day(&stage, "day", utc("2026-11-21T00:00:00Z"), &[(30, 86_400)]);
+    store_hour_or_day(&stage, "hour", utc("2026-11-22T00:00:00Z"), &[(40, 3_600)]);
+    store_windows(&stage, &windows(utc("2026-11-22T01:00:00Z"), [50]));
+    let late = Window { is_late: true, ..window(utc("2026-11-22T01:05:00Z"), 60) };
+    store_windows(&stage, &[late, Window { interface: "eth1", ..window(utc("2026-11-22T01:00:00Z"), 70) }]);
     let bins = |arguments: &[&str]| {
         let (code, rows) = stage.rows(&[&["histogram"], arguments].concat());
         assert_eq!(code, 0, "{arguments:?}");
@@ -273,7 +269,7 @@ fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
         "{found:?}"
     );
     assert!(found.iter().zip(&expected).all(|(found, expected)| found.0.abs_diff(expected.0) <= 10), "{found:?}");
-    let (_, _, err) = stage.said(&[&["histogram"], &eth0[..]].concat());
+    let (_, _, err) = stage.output(&[&["histogram"], &eth0[..]].concat());
     let measured = 300 * 4 + 3_600 * 2 + 86_400;
     for says in [
         format!("{measured} seconds measured"),
@@ -285,7 +281,7 @@ fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
     }
     // The fleet has the other link as well, as many seconds as the late window.
     assert_eq!(bins(&time).iter().map(|(_, count)| count).sum::<u64>(), measured);
-    let (_, table, _) = stage.said(&[&["histogram"], &time[..]].concat());
+    let (_, table, _) = stage.output(&[&["histogram"], &time[..]].concat());
     let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert!(
         words.iter().any(|words| words[..] == ["20.0", "Mbit/s", "50.0", "Mbit/s", "93500", "98.629", "99.262"]),
@@ -293,9 +289,9 @@ fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
     );
     // Windows whose seconds are gone.
     stage.run("DELETE FROM window_histograms WHERE observed_at < '2026-11-21T00:00:00.000000Z'");
-    let (_, _, err) = stage.said(&[&["histogram"], &eth0[..]].concat());
+    let (_, _, err) = stage.output(&[&["histogram"], &eth0[..]].concat());
     assert!(err.contains("2 windows at an edge of this time are too old"), "{err}");
-    let (code, out, err) = stage.said(&["histogram", "--agent", "none"]);
+    let (code, out, err) = stage.output(&["histogram", "--agent", "none"]);
     assert!(code == 0 && out.lines().count() == 1 && err.contains("no rates are stored"), "{out}{err}");
 }
 
@@ -308,12 +304,12 @@ fn percentile(stage: &Stage, arguments: &[&str]) -> Vec<Value> {
 fn a_percentile_is_the_nearest_rank_of_five_minute_means(stage: Stage) {
     with_partitions(&stage);
     // 31 days of 288 means, 1 to 8,928 Mbit/s in an order of its own; the seconds of each day are one burst and rest.
-    let begin = at("2026-10-01T00:00:00Z");
-    put(&stage, &windows(begin, (0..8_928).map(|n| n * 4_177 % 8_928 + 1)));
-    put(&stage, &windows(at("2026-09-30T23:55:00Z"), [9_000]));
-    put(&stage, &windows(at("2026-11-01T00:00:00Z"), [9_000]));
+    let begin = utc("2026-10-01T00:00:00Z");
+    store_windows(&stage, &windows(begin, (0..8_928).map(|n| n * 4_177 % 8_928 + 1)));
+    store_windows(&stage, &windows(utc("2026-09-30T23:55:00Z"), [9_000]));
+    store_windows(&stage, &windows(utc("2026-11-01T00:00:00Z"), [9_000]));
     for day in 0..31 {
-        put_merged(&stage, "day", begin + TimeDelta::days(day), &[(10, 80_000), (5_000, 6_400)]);
+        store_hour_or_day(&stage, "day", begin + TimeDelta::days(day), &[(10, 80_000), (5_000, 6_400)]);
     }
     let rows = percentile(&stage, &["--direction", "rx"]);
     // 0.95 × 8,928 = 8,481.6: the 8,482nd of them in rising order.
@@ -327,19 +323,19 @@ fn a_percentile_is_the_nearest_rank_of_five_minute_means(stage: Stage) {
         assert_eq!(rows[0]["means_bps"], mbps * 1_000_000, "{percent}");
     }
     for percent in ["0", "100.1", "-1", "many", "95%"] {
-        let (code, _, err) = stage.said(&["percentile", "--agent", "gw", &format!("-p={percent}")]);
+        let (code, _, err) = stage.output(&["percentile", "--agent", "gw", &format!("-p={percent}")]);
         assert!(code == 2 && err.contains("write 95 or 99.9"), "{percent}: {err}");
     }
 }
 
 fn a_bundle_is_summed_five_minutes_by_five_minutes(stage: Stage) {
     with_partitions(&stage);
-    let begin = at("2026-10-01T00:00:00Z");
+    let begin = utc("2026-10-01T00:00:00Z");
     // One link is high when the other is low: the sum never is.
     let (one, other) = (windows(begin, [10, 90].repeat(50)), windows(begin, [90, 10].repeat(50)));
-    put(&stage, &one);
-    put(&stage, &other.iter().map(|window| Window { interface: "eth1", ..*window }).collect::<Vec<_>>());
-    put(&stage, &[Window { agent: "gw-2", ..window(begin, 1_000) }]);
+    store_windows(&stage, &one);
+    store_windows(&stage, &other.iter().map(|window| Window { interface: "eth1", ..*window }).collect::<Vec<_>>());
+    store_windows(&stage, &[Window { agent: "gw-2", ..window(begin, 1_000) }]);
     let rows = percentile(&stage, &["--direction", "rx", "-p", "100"]);
     assert_eq!(fields(&rows, &["links", "means_bps", "seconds_bps", "partial"]), ["2 100000000 null 0"]);
     let rows = percentile(&stage, &["--interface", "eth0", "--direction", "rx", "-p", "100"]);
@@ -348,14 +344,14 @@ fn a_bundle_is_summed_five_minutes_by_five_minutes(stage: Stage) {
     // gw-2 has one of the 100.
     assert_eq!(fields(&rows, &["links", "means_bps", "present", "partial"]), ["3 1100000000 201 99"]);
     // Shorter windows are summed up, and a window in two intervals is divided.
-    let start = at("2026-10-03T00:00:00Z");
+    let start = utc("2026-10-03T00:00:00Z");
     let short = |n: i64, length_s: i64, mbps| Window {
         agent: "short",
         length_s,
         measured_s: length_s,
         ..window(start + TimeDelta::seconds(n * length_s), mbps)
     };
-    put(&stage, &(0..30).map(|n| short(n, 10, n as u64)).collect::<Vec<_>>());
+    store_windows(&stage, &(0..30).map(|n| short(n, 10, n as u64)).collect::<Vec<_>>());
     let of = |agent: &str, p: &str| {
         let arguments = ["percentile", "--agent", agent, "--month", "2026-10", "--direction", "rx", "-p", p];
         stage.rows(&arguments).1[0].clone()
@@ -363,27 +359,27 @@ fn a_bundle_is_summed_five_minutes_by_five_minutes(stage: Stage) {
     assert_eq!((&of("short", "95")["means_bps"], &of("short", "95")["present"]), (&json!(14_500_000), &json!(1)));
     let four = |n, mbps| Window { agent: "four", ..short(n, 240, mbps) };
     // 4 minutes of 10, 1 of 20; then 3 of 20, 2 of 30; then 2 of 30, 3 not measured.
-    put(&stage, &[four(0, 10), four(1, 20), four(2, 30)]);
+    store_windows(&stage, &[four(0, 10), four(1, 20), four(2, 30)]);
     assert_eq!(of("four", "100")["means_bps"], 30_000_000);
     assert_eq!(of("four", "50")["means_bps"], 24_000_000);
     assert_eq!(of("four", "1")["means_bps"], 12_000_000);
     // Longer ones are refused by name.
-    put(&stage, &[Window { agent: "long", length_s: 600, measured_s: 600, ..window(start, 10) }]);
-    let (code, out, err) = stage.said(&["percentile", "--agent", "long", "--month", "2026-10"]);
+    store_windows(&stage, &[Window { agent: "long", length_s: 600, measured_s: 600, ..window(start, 10) }]);
+    let (code, out, err) = stage.output(&["percentile", "--agent", "long", "--month", "2026-10"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("long eth0 has windows of 600 s") && err.contains("rates.window = \"5m\""), "{err}");
 }
 
 fn what_is_not_measured_is_named(stage: Stage) {
     with_partitions(&stage);
-    let begin = at("2026-10-01T00:00:00Z");
+    let begin = utc("2026-10-01T00:00:00Z");
     let mut all = windows(begin, [10; 8_928]);
     all[100].measured_s = 200;
     all[200].is_late = true;
     all[300].measured_s = 0;
     all.drain(8_000..8_100);
     all.drain(..3);
-    put(&stage, &all);
+    store_windows(&stage, &all);
     let rows = percentile(&stage, &["--direction", "rx"]);
     let figures = ["means_bps", "expected", "present", "missing", "partial", "late", "unmeasured_s"];
     assert_eq!(fields(&rows, &figures), ["10000000 8928 8824 104 1 1 400"]);
@@ -396,20 +392,20 @@ fn what_is_not_measured_is_named(stage: Stage) {
             "gw eth0 2026-10-28T18:40:00Z 2026-10-29T03:00:00Z 100",
         ]
     );
-    let (_, _, err) = stage.said(&["percentile", "--agent", "gw", "--month", "2026-10"]);
+    let (_, _, err) = stage.output(&["percentile", "--agent", "gw", "--month", "2026-10"]);
     assert!(
         err.contains("missing: gw eth0 rx from 2026-10-28T18:40:00Z to 2026-10-29T03:00:00Z (100 windows)"),
         "{err}"
     );
     // A name without rates is no smaller sum.
-    put_merged(&stage, "day", at("2026-11-20T00:00:00Z"), &[(1, 1)]);
+    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(1, 1)]);
     for (arguments, says) in [
         (&["--agent", "gw", "--agent", "gw-9", "--month", "2026-10"][..], "no rates of gw-9 are stored"),
         (&["--agent", "gw", "--interface", "wan", "--month", "2026-10"], "no rates of wan of gw are stored"),
         (&["--agent", "gw", "--month", "2026-08"], "there are some from 2026-11-20 to 2026-11-20"),
         (&["--agent", "none", "--month", "2026-08"], "nor of any other time; `highwater-consumer agents`"),
     ] {
-        let (code, out, err) = stage.said(&[&["percentile"], arguments].concat());
+        let (code, out, err) = stage.output(&[&["percentile"], arguments].concat());
         assert!(code == 1 && out.is_empty() && err.contains(says), "{says}: {err}");
     }
     let future = (Utc::now() + TimeDelta::days(62)).format("%Y-%m").to_string();
@@ -421,25 +417,25 @@ fn what_is_not_measured_is_named(stage: Stage) {
         (&["--billing-day", "31"], "1..=28"),
         (&["--billing-day", "0"], "1..=28"),
     ] {
-        let (code, _, err) = stage.said(&[&["percentile", "--agent", "gw"], arguments].concat());
+        let (code, _, err) = stage.output(&[&["percentile", "--agent", "gw"], arguments].concat());
         assert!(code == 2 && err.contains(says), "{says}: {code} {err}");
     }
-    assert_eq!(stage.said(&["percentile"]).0, 2, "a link is named");
+    assert_eq!(stage.output(&["percentile"]).0, 2, "a link is named");
 }
 
 fn days_of_23_and_25_hours_are_as_long_as_they_are(stage: Stage) {
     with_partitions(&stage);
     // The month of Paris that begins in summer time and ends in winter time, and the windows around it.
-    put(&stage, &windows(at("2026-09-30T21:00:00Z"), [1; 12]));
-    put(&stage, &windows(at("2026-09-30T22:00:00Z"), [10; 8_940]));
-    put(&stage, &windows(at("2026-10-31T23:00:00Z"), [1; 12]));
+    store_windows(&stage, &windows(utc("2026-09-30T21:00:00Z"), [1; 12]));
+    store_windows(&stage, &windows(utc("2026-09-30T22:00:00Z"), [10; 8_940]));
+    store_windows(&stage, &windows(utc("2026-10-31T23:00:00Z"), [1; 12]));
     let paris = ["--direction", "rx", "--time-zone", "Europe/Paris"];
     let rows = percentile(&stage, &[&paris[..], &["-p", "0.001"]].concat());
     assert_eq!(fields(&rows, &["means_bps", "expected", "present", "missing"]), ["10000000 8940 8940 0"]);
     assert_eq!(rows[0]["since"], "2026-09-30T22:00:00.000000Z");
-    put(
+    store_windows(
         &stage,
-        &windows(at("2026-03-14T23:00:00Z"), [20; 8_916])
+        &windows(utc("2026-03-14T23:00:00Z"), [20; 8_916])
             .iter()
             .map(|window| Window { agent: "gw-2", ..*window })
             .collect::<Vec<_>>(),
@@ -466,7 +462,7 @@ fn agents_are_listed_with_their_state(mut stage: Stage) {
 fn nothing_stored_is_an_empty_answer(stage: Stage) {
     for command in ["events", "breaches", "rates", "histogram", "agents"] {
         assert_eq!(stage.rows(&[command]), (0, vec![]), "{command}");
-        let (code, csv, _) = stage.said(&[command, "--format", "csv"]);
+        let (code, csv, _) = stage.output(&[command, "--format", "csv"]);
         assert_eq!((code, csv.lines().count()), (0, 1), "{command}");
     }
 }
@@ -475,12 +471,12 @@ fn nothing_stored_is_an_empty_answer(stage: Stage) {
 fn a_time_that_ends_before_it_begins_is_a_usage_error() {
     let stage = Stage::sqlite();
     for command in ["events", "breaches", "rates", "histogram", "losses", "totals"] {
-        let (code, out, err) = stage.said(&[command, "--since", "2026-11-21", "--until", "2026-11-20"]);
+        let (code, out, err) = stage.output(&[command, "--since", "2026-11-21", "--until", "2026-11-20"]);
         assert_eq!((code, out.as_str()), (2, ""), "{command}");
         assert!(err.contains("--since") && err.contains("is after --until"), "{err}");
-        assert_eq!(stage.said(&[command, "--since", "today", "--until", "today"]).0, 0, "{command}");
+        assert_eq!(stage.output(&[command, "--since", "today", "--until", "today"]).0, 0, "{command}");
     }
-    assert_eq!(stage.said(&["events", "-n", "0"]).0, 2);
+    assert_eq!(stage.output(&["events", "-n", "0"]).0, 2);
 }
 
 #[test]

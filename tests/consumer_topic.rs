@@ -14,8 +14,8 @@ use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{
     Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated, updates,
 };
-use crate::support::process::said;
-use crate::support::services::Kafka;
+use crate::support::process::{Spawned, output_of, texts_of};
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 fn command_on(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
     let mut command = command();
@@ -24,7 +24,7 @@ fn command_on(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
 }
 
 fn rows(mut command: Command) -> (i32, Vec<serde_json::Value>) {
-    let (code, out, err) = said(&command.args(["--format", "json"]).output().unwrap());
+    let (code, out, err) = output_of(command.args(["--format", "json"]));
     let row = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}"));
     (code, out.lines().map(row).collect())
 }
@@ -52,7 +52,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     assert!(all[1]["error"].as_str().is_some_and(|error| !error.is_empty()) && all[1]["event"].is_null(), "{}", all[1]);
     assert!(all[2]["payload"].is_null() && !all[2]["error"].is_null(), "{}", all[2]);
     // For people: a message that is no event is shown as such, and sends no control character to the terminal.
-    let (code, text, err) = said(&tail(&["--from", "9"]).output().unwrap());
+    let (code, text, err) = output_of(&mut tail(&["--from", "9"]));
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with(&format!("{topic} 0 9 20")), "{text}");
@@ -69,7 +69,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     let (observed, kafka_time) = (&all[0]["observed_at"], &all[0]["kafka_timestamp"]);
     assert_ne!(observed, kafka_time);
     for (more, time) in [(&[][..], observed), (&["--kafka-time"], kafka_time)] {
-        let (_, text, _) = said(&tail(&[&["--from", "9", "-n", "1"], more].concat()).output().unwrap());
+        let (_, text, _) = output_of(&mut tail(&[&["--from", "9", "-n", "1"], more].concat()));
         let ms = &time.as_str().unwrap()[..23];
         assert!(text.starts_with(&format!("{topic} 0 9 {ms}Z gw breach_updated")), "{time}: {text}");
     }
@@ -92,7 +92,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
         if !arguments.contains(&"--topic") {
             command.args(["--topic", &topic]);
         }
-        let (got, _, err) = said(&command.args(arguments).output().unwrap());
+        let (got, _, err) = output_of(command.args(arguments));
         assert!(got == code && err.contains(says), "{arguments:?}: {got} {err}");
     }
 }
@@ -103,7 +103,7 @@ fn tail_goes_on_and_ends_when_its_reader_has_gone() {
     let topic = kafka.topic("follow", 2);
     produce(&kafka.address, &topic, &updates(1..=3));
     let mut tail = command_on(&kafka, &topic, &["tail", "--from", "earliest"]);
-    let mut child = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child = Spawned::start(tail.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut read = |count: usize| {
         let mut line = String::new();
@@ -117,7 +117,7 @@ fn tail_goes_on_and_ends_when_its_reader_has_gone() {
     assert!(read(2).contains("breach_updated 5:"));
     drop(lines);
     produce(&kafka.address, &topic, &updates(6..=20));
-    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    let (code, _, err) = texts_of(&child.wait_with_output().unwrap());
     assert_eq!((code, err), (0, format!("note: following {topic} at {}\n", kafka.address)));
 }
 
@@ -136,7 +136,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
             command.env("HIGHWATER_STORE__URL", &url);
             command
         };
-        let (code, _, err) = said(&lag(&[]).output().unwrap());
+        let (code, _, err) = output_of(&mut lag(&[]));
         assert_eq!(code, 69, "nothing was ever stored: {err}");
         produce(&kafka.address, &topic, &updates(1..=30));
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
@@ -149,11 +149,11 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         assert!(now[0]["updated_at"].as_str().unwrap().ends_with('Z'), "{}", now[0]);
         produce(&kafka.address, &topic, &updates(31..=50));
         assert_eq!(all(&rows(lag(&[])).1), ["0 0 50 30 30 20"]);
-        let (code, _, err) = said(&lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
+        let (code, _, err) = output_of(&mut lag(&["--wait", "--timeout", "300ms"]));
         assert!(code == 1 && err.contains("not stored after 0.3 s: 20 offsets"), "{err}");
         // A message that arrives after the call is not waited for.
         let running = consumer.start(&[]);
-        let (code, _, err) = said(&lag(&["--wait", "--timeout", "60s"]).output().unwrap());
+        let (code, _, err) = output_of(&mut lag(&["--wait", "--timeout", "60s"]));
         assert_eq!(code, 0, "{err}");
         running.kill();
     }
@@ -162,14 +162,14 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
 #[test]
 fn no_setting_of_a_server_changes_what_lag_prints() {
     let test = "consumer_topic::no_setting_of_a_server_changes_what_lag_prints";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("lag-settings", 1), postgres.database("lag_settings"));
     produce(&kafka.address, &topic, &updates(1..=5));
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     let printed = || {
         ["table", "json", "csv"].map(|format| {
             let mut command = command_on(&kafka, &topic, &["lag", "--format", format]);
-            said(&command.env("HIGHWATER_STORE__URL", &database.url).output().unwrap())
+            output_of(command.env("HIGHWATER_STORE__URL", &database.url))
         })
     };
     let expected = printed();
@@ -202,7 +202,7 @@ fn a_new_database_with_an_old_group_has_all_of_the_topic() {
 #[test]
 fn what_a_start_leaves_out_is_written_down() {
     let test = "consumer_topic::what_a_start_leaves_out_is_written_down";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let topic = kafka.topic("start", 1);
     produce(&kafka.address, &topic, &updates(1..=20));
     kafka.delete_records(&topic, 0, 5);
@@ -234,11 +234,11 @@ fn what_a_start_leaves_out_is_written_down() {
     assert_eq!(database.ask("SELECT first_seq, last_seq, cause FROM missing_events"), "(1,2,undeclared)");
 }
 
-/// Of a topic that the database knows, only what is in partitions that were there at the start was left out.
+/// A start at the end leaves out what is in partitions that are there by then, and nothing of one that is added.
 #[test]
 fn a_partition_that_is_added_is_read_from_its_beginning() {
     let test = "consumer_topic::a_partition_that_is_added_is_read_from_its_beginning";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("added", 2), postgres.database("added"));
     produce(&kafka.address, &topic, &updates(1..=20));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
@@ -257,7 +257,7 @@ fn a_partition_that_is_added_is_read_from_its_beginning() {
 #[test]
 fn the_name_of_a_header_may_be_any_bytes() {
     let test = "consumer_topic::the_name_of_a_header_may_be_any_bytes";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("header", 1), postgres.database("header"));
     produce(&kafka.address, &topic, &updates(1..=1));
     let directory = tempfile::tempdir().unwrap();
@@ -279,7 +279,7 @@ fn the_name_of_a_header_may_be_any_bytes() {
 #[test]
 fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     let test = "consumer_topic::a_topic_made_anew_behind_a_marker_loses_nothing";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("marker", 1), postgres.database("marker"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     // Two runs: the last record is at 9, an older one is known at 4.
@@ -312,15 +312,15 @@ fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
     let test = "consumer_topic::a_topic_that_is_missing_is_made_by_the_command_that_is_named";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = format!("missing-{:08x}", fastrand::u32(..));
-    let (code, _, err) = said(&command_on(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = output_of(&mut command_on(&kafka, &topic, &["tail", "--until-end"]));
     assert!(code == 69 && err.contains(&kafka.missing(&topic)), "{err}");
     let named = err.split('`').nth(1).unwrap();
     let (program, arguments) = named.split_once(' ').unwrap();
     assert_eq!(program, "highwater-agent");
     let made = agent::command().args(arguments.split(' ')).args(["--format", "json"]).output().unwrap();
-    let (code, out, err) = said(&made);
+    let (code, out, err) = texts_of(&made);
     assert_eq!((code, out.lines().count()), (0, 1), "this topic and no other: {out} {err}");
     assert!(out.contains(&topic) && out.contains("created"), "{out}");
-    let (code, _, err) = said(&command_on(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = output_of(&mut command_on(&kafka, &topic, &["tail", "--until-end"]));
     assert_eq!(code, 0, "{err}");
 }

@@ -8,8 +8,8 @@ use highwater::message::{Body, Event};
 use crate::consumer_commands::{Stage, fields};
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
-use crate::support::process::said;
-use crate::support::services::Kafka;
+use crate::support::process::output_of;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// An event of a breach that began `day` days after the first.
 fn over(agent: &str, seq: u64, id: &str, day: i64, bytes: u64) -> Event {
@@ -22,7 +22,7 @@ fn over(agent: &str, seq: u64, id: &str, day: i64, bytes: u64) -> Event {
 #[test]
 fn three_consumers_come_and_go_and_each_byte_is_counted_once() {
     let test = "consumer_totals::three_consumers_come_and_go_and_each_byte_is_counted_once";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("totals", 4), postgres.database("totals"));
     // Each agent's breach lasts 40 events; some of the updates were evicted, some events are sent twice, later ones first too.
     let mut expected: BTreeMap<(u64, i64), u64> = BTreeMap::new();
@@ -116,7 +116,7 @@ fn totals_are_printed_by_day(mut stage: Stage) {
     assert_eq!(all(&["--scope", "link", "--since", "2026-11-21"]), [third, fourth]);
     assert_eq!(all(&["--limit", "wan-full"]), [fourth]);
     assert_eq!(all(&["--interface", "eth1"]), [""; 0]);
-    let (code, table, _) = stage.said(&["totals", "--agent", "gw-1"]);
+    let (code, table, _) = stage.output(&["totals", "--agent", "gw-1"]);
     assert_eq!(code, 0);
     let table: Vec<&str> = table.lines().collect();
     assert_eq!(table[0], "day         agent  scope  interface  direction  limit name  breaches   excess");
@@ -139,8 +139,7 @@ fn postgres_totals_are_printed_by_day() {
 fn a_foreign_database_is_left_to_the_consumer() {
     let stage = Stage::sqlite();
     stage.run("PRAGMA user_version = 0");
-    let output = command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url).output().unwrap();
-    let (code, _, err) = said(&output);
+    let (code, _, err) = output_of(command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url));
     assert!(
         code == 69 && err.contains("is not a database of this program") && err.contains("highwater-consumer run"),
         "{code} {err}"

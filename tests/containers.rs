@@ -49,7 +49,7 @@ fn queries(dashboard: &Value) -> BTreeMap<String, String> {
     panels.chain(annotations).chain(variables).collect()
 }
 
-/// What a user of the dashboard has chosen.
+/// Choices of a user of the dashboard.
 #[derive(Clone, Copy)]
 struct Choice<'a> {
     from: DateTime<Utc>,
@@ -321,7 +321,7 @@ fn the_reader_reads_new_tables_and_changes_nothing() {
     }
 }
 
-/// Whoever looks at a rate in bit/s must not see it in bytes, nor a time of another zone.
+/// A rate in bit/s must not be shown in bytes, nor a time in another zone.
 #[test]
 fn the_dashboard_has_the_source_the_units_and_the_zone() {
     let dashboard = dashboard();
@@ -361,7 +361,7 @@ fn the_dashboard_has_the_source_the_units_and_the_zone() {
     }
 }
 
-/// What is written in two places is the same in both.
+/// Versions and passwords that are written in two places are the same in both.
 #[test]
 fn versions_and_passwords_agree() {
     let dockerfile = read("Dockerfile");

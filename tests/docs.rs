@@ -278,7 +278,7 @@ fn whole_reads(client: &mut Client, large: &[String], sql: &str) -> Vec<Scan> {
     found
 }
 
-/// Of a year of breaches the last month is asked for, and of the rates of ten agents those of one.
+/// There is a year of breaches, of which the last month is asked for, and there are ten agents, of whose rates those of one are.
 #[test]
 fn no_query_reads_a_large_table_of_postgresql_from_end_to_end() {
     let test = "docs::no_query_reads_a_large_table_of_postgresql_from_end_to_end";

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use highwater::message::Event;
 
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::{Consumer, Database};
 use crate::support::events::{produce, sample, updated};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// Rows and distinct identities of both tables.
 const STORED: &str = "SELECT (SELECT count(*) FROM events) AS events,
@@ -19,12 +19,7 @@ fn stored(events: u64, samples: u64) -> String {
     format!("({events},{events},{samples},{samples})")
 }
 
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
-    let test = format!("events_and_samples::{test}");
-    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
-}
-
-fn both(kafka: &Kafka, events: &str, samples: &str, database: &Database) -> Consumer {
+fn consumer_of_both(kafka: &Kafka, events: &str, samples: &str, database: &Database) -> Consumer {
     let consumer = Consumer::new(&kafka.address, events, &database.url);
     consumer.append(&format!("[topics]\nsamples = '{samples}'\n"));
     consumer
@@ -37,12 +32,12 @@ fn send(kafka: &Kafka, topic: &str, make: fn(&str, u64) -> Event, seqs: std::ops
 
 #[test]
 fn a_topic_that_is_missing_holds_up_no_other_and_is_read_once_it_is_there() {
-    let test = "a_topic_that_is_missing_holds_up_no_other_and_is_read_once_it_is_there";
-    let Some((kafka, postgres)) = servers(test) else { return };
+    let test = "events_and_samples::a_topic_that_is_missing_holds_up_no_other_and_is_read_once_it_is_there";
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let database = postgres.database("missing");
     let (events, samples) = (kafka.topic("made", 2), format!("missing-{:08x}", fastrand::u32(..)));
     // Without an end, it waits.
-    let mut consumer = both(&kafka, &events, &samples, &database);
+    let mut consumer = consumer_of_both(&kafka, &events, &samples, &database);
     send(&kafka, &events, updated, 1..=100);
     let mut running = consumer.start(&[]);
     database.until(STORED, &stored(100, 0));
@@ -59,7 +54,7 @@ fn a_topic_that_is_missing_holds_up_no_other_and_is_read_once_it_is_there() {
     assert!(running.wait().success(), "{}", running.log());
     assert_eq!(database.ask("SELECT sum(next_offset) FROM kafka_offsets"), "(600)", "{}", running.log());
     // The other way round, and with an end: a missing topic has none.
-    let mut consumer = both(&kafka, &format!("{samples}-events"), &samples, &postgres.database("end"));
+    let mut consumer = consumer_of_both(&kafka, &format!("{samples}-events"), &samples, &postgres.database("end"));
     let mut running = consumer.start(&["--until-end"]);
     assert_eq!(running.wait().code(), Some(69), "{}", running.log());
     assert!(running.log().contains(&format!("{samples}: stored 350 events")), "{}", running.log());
@@ -69,12 +64,12 @@ fn a_topic_that_is_missing_holds_up_no_other_and_is_read_once_it_is_there() {
 #[test]
 fn a_topic_that_trickles_is_stored_while_the_other_has_much_to_catch_up_with() {
     const BACKLOG: u64 = 40_000;
-    let test = "a_topic_that_trickles_is_stored_while_the_other_has_much_to_catch_up_with";
-    let Some((kafka, postgres)) = servers(test) else { return };
+    let test = "events_and_samples::a_topic_that_trickles_is_stored_while_the_other_has_much_to_catch_up_with";
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (events, samples, database) = (kafka.topic("few", 2), kafka.topic("many", 2), postgres.database("backlog"));
     send(&kafka, &samples, sample, 1..=BACKLOG);
     send(&kafka, &events, updated, 1..=20);
-    let mut consumer = both(&kafka, &events, &samples, &database);
+    let mut consumer = consumer_of_both(&kafka, &events, &samples, &database);
     let mut running = consumer.start(&[]);
     let done = AtomicBool::new(false);
     let sent = std::thread::scope(|threads| {
@@ -88,7 +83,7 @@ fn a_topic_that_trickles_is_stored_while_the_other_has_much_to_catch_up_with() {
             sent
         });
         database.until("SELECT count(*) > 0 FROM samples", "(t)");
-        let other = both(&kafka, &events, &samples, &database).start(&[]);
+        let other = consumer_of_both(&kafka, &events, &samples, &database).start(&[]);
         other.until("partition");
         other.kill();
         database.until("SELECT count(*) FROM samples", &format!("({BACKLOG})"));
@@ -105,9 +100,13 @@ fn a_topic_that_trickles_is_stored_while_the_other_has_much_to_catch_up_with() {
 
 #[test]
 fn a_table_that_takes_nothing_holds_up_no_other() {
-    let Some((kafka, postgres)) = servers("a_table_that_takes_nothing_holds_up_no_other") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("events_and_samples::a_table_that_takes_nothing_holds_up_no_other")
+    else {
+        return;
+    };
     let (events, samples, database) = (kafka.topic("free", 1), kafka.topic("held", 1), postgres.database("held"));
-    let mut consumer = both(&kafka, &events, &samples, &database);
+    let mut consumer = consumer_of_both(&kafka, &events, &samples, &database);
     send(&kafka, &events, updated, 1..=1);
     send(&kafka, &samples, sample, 1..=1);
     consumer.until_end();

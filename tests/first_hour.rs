@@ -10,11 +10,11 @@ use highwater::kafka::{Connection, PlannedTopic, RawConnection, TopicPlan};
 use tempfile::TempDir;
 
 use crate::support::agent::command;
-use crate::support::consumer::{self, Postgres};
+use crate::support::consumer;
 use crate::support::netns::skip;
-use crate::support::process::{said, until};
+use crate::support::process::{Spawned, output_of, until};
 use crate::support::registry::Registry;
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// Returns whether no configuration of this host would be read.
 fn has_no_files(test: &str) -> bool {
@@ -26,7 +26,7 @@ fn has_no_files(test: &str) -> bool {
 }
 
 fn run(mut program: Command, arguments: &[&str]) -> (i32, String, String) {
-    said(&program.args(arguments).output().expect("the program runs"))
+    output_of(program.args(arguments))
 }
 
 /// Names of topics of its own, for both programs, and a state directory.
@@ -58,16 +58,16 @@ impl Hour {
 #[test]
 fn three_commands_lead_to_a_breach_in_postgresql() {
     let test = "first_hour::three_commands_lead_to_a_breach_in_postgresql";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     if !has_no_files(test) {
         return;
     }
     let (hour, database) = (Hour::new("hour"), postgres.database("hour"));
     let to_kafka = ["-b", &kafka.address, "-t", &hour.events];
     let agent = ["run", "--limit", "wan-down@syn0:rx=80 Mbit/s,for=2s", "--flush", "1s", "--state-dir", "state"];
-    let mut agent =
-        hour.command(command()).args(agent).args(to_kafka).args(["--create-topics", "--for", "20s"]).spawn().unwrap();
-    assert!(agent.wait().unwrap().success(), "all is delivered");
+    let mut run_agent = hour.command(command());
+    run_agent.args(agent).args(to_kafka).args(["--create-topics", "--for", "20s"]);
+    assert!(run_agent.status().unwrap().success(), "all is delivered");
     let group = hour.events.replace('.', "-");
     let consumer = ["run", "--until-end", "--store", &database.url, "-g", &group];
     let (code, _, err) = run(hour.command(consumer::command()), &[&consumer[..], &to_kafka].concat());
@@ -77,13 +77,8 @@ fn three_commands_lead_to_a_breach_in_postgresql() {
     assert!(code == 0 && out.contains("wan-down") && out.contains("syn0"), "{out}{err}");
     // What is created is what the command would have created.
     let mut topics = hour.command(command());
-    let (code, out, err) = said(
-        &topics
-            .args(["topics", "--check", "-b", &kafka.address])
-            .env("HIGHWATER_KAFKA__TOPIC", &hour.events)
-            .output()
-            .unwrap(),
-    );
+    let (code, out, err) =
+        output_of(topics.args(["topics", "--check", "-b", &kafka.address]).env("HIGHWATER_KAFKA__TOPIC", &hour.events));
     assert!(code == 0 && out.matches(" ok ").count() == 3, "{out}{err}");
     // All is there, for both programs.
     let (code, out, err) = run(hour.command(command()), &[&["check", "--state-dir", "state"][..], &to_kafka].concat());
@@ -134,14 +129,13 @@ fn a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check() {
     let log = fs::File::create(hour.directory.path().join("log")).unwrap();
     let mut agent = hour.command(command());
     agent.args(["run", "-c", "agent.toml", "-b", &kafka.address, "-t", &hour.events]).stderr(log);
-    let mut agent = agent.spawn().unwrap();
+    let agent = Spawned::start(&mut agent);
     until("a line in the log", || {
         fs::read_to_string(hour.directory.path().join("log")).unwrap().contains(&missing).then_some(())
     });
     let took = begun.elapsed();
     let (code, out, err) = run(hour.command(command()), &["status", "-c", "agent.toml"]);
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+    drop(agent);
     assert!(took < Duration::from_secs(10), "{took:?}");
     // The table is as wide as a terminal.
     let squeezed = out.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -219,7 +213,7 @@ fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
     fs::write(hour.directory.path().join("agent.toml"), file).unwrap();
     let mut check = hour.command(command());
     check.args(["check", "--print-config", "-c", "agent.toml", "-t", "of-flag", "--flush", "7s"]);
-    let (code, out, err) = said(&check.env("HIGHWATER_INTERVAL", "2s").output().unwrap());
+    let (code, out, err) = output_of(check.env("HIGHWATER_INTERVAL", "2s"));
     assert_eq!(code, 0, "{err}");
     let squeezed = out.split_whitespace().collect::<Vec<_>>().join(" ");
     for line in [
@@ -251,7 +245,7 @@ fn a_registry_is_asked_for_the_schema() {
     let check = |more: &[(&str, &str)]| {
         let mut check = hour.command(command());
         check.args(["check", "--state-dir", "state", "-b", "127.0.0.1:9", "-t", &hour.events, "-s", &registry.url]);
-        said(&check.envs(more.iter().copied()).output().unwrap()).1
+        output_of(check.envs(more.iter().copied())).1
     };
     let avro = ("HIGHWATER_KAFKA__FORMAT", "avro");
     assert!(check(&[]).contains("warning  registry: "), "{}", check(&[]));

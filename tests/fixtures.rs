@@ -27,7 +27,7 @@ use crate::support::agent::{self, Agent};
 use crate::support::consumer::{self, Postgres};
 use crate::support::events::{breach, event, link_rates, loss, noon, rates, sample, started, updated};
 use crate::support::netns::skip;
-use crate::support::process::said;
+use crate::support::process::{is_installed, output_of};
 use crate::support::services::Kafka;
 use crate::support::stores::insert_checkpoint;
 
@@ -287,8 +287,9 @@ fn an_agent_publishes_what_a_release_left_in_its_journal() {
         fs::create_dir(agent.state_dir()).unwrap();
         restore_journal(&fixtures, &agent.state_dir());
         let then = fixtures.json("journal.json");
-        let status = agent::command().args(["status", "--format", "json", "-c"]).arg(agent.config()).output().unwrap();
-        let (code, out, err) = said(&status);
+        let mut status = agent::command();
+        status.args(["status", "--format", "json", "-c"]).arg(agent.config());
+        let (code, out, err) = output_of(&mut status);
         let waiting = then["events"].as_array().unwrap().len() + then["rates"].as_array().unwrap().len();
         assert!(code == 1 && out.contains(&format!("\"pending\":{waiting},")), "{out}{err}");
         let log = agent.run(&["--for", "2s"]);
@@ -369,7 +370,7 @@ const QUESTIONS: [&[&str]; 11] = [
 ];
 
 fn ask(url: &str, arguments: &[&str]) -> (i32, String, String) {
-    said(&consumer::command().args(arguments).env("HIGHWATER_STORE__URL", url).output().unwrap())
+    output_of(consumer::command().args(arguments).env("HIGHWATER_STORE__URL", url))
 }
 
 /// Returns the answers to all questions, by their command lines.
@@ -468,7 +469,7 @@ fn dump(url: &str) -> String {
 fn a_postgresql_database_of_each_release_is_continued() {
     let test = "fixtures::a_postgresql_database_of_each_release_is_continued";
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    if Command::new("pg_dump").arg("--version").output().is_err() {
+    if !is_installed("pg_dump") {
         return skip(test, "needs pg_dump");
     }
     let write = |directory: &Path| {

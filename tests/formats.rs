@@ -8,10 +8,11 @@ use highwater::wire::{self, Format};
 use serde_json::{Value, json};
 
 use crate::support::agent::{self, Agent, until};
-use crate::support::consumer::{self, Consumer, Postgres};
+use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce_raw, produce_to, updated};
+use crate::support::process::Spawned;
 use crate::support::registry::Registry;
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// Ways in which an agent writes, with the content-type and the first bytes of its messages.
 const WAYS: [(Format, bool, &str, &str); 5] = [
@@ -41,7 +42,7 @@ fn consumer_config(brokers: &str, topic: &str, database: &str, registry: Option<
 #[test]
 fn all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events() {
     let test = "formats::all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(registry) = Registry::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("formats", 1), postgres.database("formats"));
     let (mut accepted_in_all, mut seen) = (0, 0);
@@ -123,7 +124,7 @@ fn a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick() {
 #[test]
 fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
     let test = "formats::a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(registry) = Registry::own(test) else { return };
     let (topic, database) = (kafka.topic("waits", 1), postgres.database("waits"));
     registry.start();
@@ -157,7 +158,7 @@ fn framed(agent: &str, seq: u64, format: Format, id: u32) -> Vec<u8> {
 #[test]
 fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
     let test = "formats::only_the_partition_of_a_framed_message_waits_for_the_registry";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("one-waits", 2), postgres.database("one_waits"));
     let plain =
         |agent: &'static str, seqs: RangeInclusive<u64>| seqs.map(move |seq| wire::to_json(&updated(agent, seq)));
@@ -187,7 +188,7 @@ fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
 #[test]
 fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back() {
     let test = "formats::a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(registry) = Registry::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("give-up", 1), postgres.database("give_up"));
     let schema = json!({"schema": Format::Avro.schema()});
@@ -272,7 +273,7 @@ fn a_schema_that_is_only_looked_up_is_asked_for_by_name() {
 #[test]
 fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it_is_explained() {
     let test = "formats::what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it_is_explained";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(registry) = Registry::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("unknown", 1), postgres.database("unknown"));
     let answer =
@@ -364,10 +365,14 @@ fn a_registry_behind_tls_is_asked_with_a_password_and_verified() {
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let script = format!("{}/tests/interop/tls.py", env!("CARGO_MANIFEST_DIR"));
-    let mut server = Command::new("python3")
-        .args([&script, &at("cert"), &at("key"), &at("port"), "operator:s3cret", &registry.url])
-        .spawn()
-        .unwrap();
+    let _server = Spawned::start(Command::new("python3").args([
+        &script,
+        &at("cert"),
+        &at("key"),
+        &at("port"),
+        "operator:s3cret",
+        &registry.url,
+    ]));
     let port =
         until("the port is known", || std::fs::read_to_string(at("port")).ok().filter(|port| port.ends_with('\n')));
     std::fs::write(at("password"), "s3cret\n").unwrap();
@@ -387,6 +392,4 @@ fn a_registry_behind_tls_is_asked_with_a_password_and_verified() {
     try_with("localhost", true, "wrong", "401 who are you?; check kafka.registry.username");
     try_with("localhost", false, "password", "check kafka.registry.ca_file");
     try_with("127.0.0.1", true, "password", "check kafka.registry.ca_file");
-    server.kill().unwrap();
-    server.wait().unwrap();
 }

@@ -11,15 +11,16 @@ use highwater::wire::{self, Format};
 use serde_json::{Value, json};
 
 use crate::consumer_commands::Stage;
-use crate::consumer_reports::{put, put_merged, window, with_partitions};
+use crate::consumer_reports::{store_hour_or_day, store_windows, window, with_partitions};
 use crate::support::agent::{Agent, command, until};
-use crate::support::consumer::{Consumer, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{
     breach, event, link_rates, loss, noon, produce_raw, rates_since, sample, started, updated,
 };
 use crate::support::netns::skip;
+use crate::support::process::Spawned;
 use crate::support::registry::Registry;
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 fn python_or_skip(test: &str) -> Option<String> {
     let python = std::env::var("HIGHWATER_TEST_PYTHON").ok();
@@ -36,14 +37,10 @@ fn run(python: &str, script: &str, arguments: &[&str], input: impl AsRef<[u8]>) 
     {
         std::fs::write(schemas.path().join(file), format.schema()).expect("it is written");
     }
-    let mut child = Command::new(python)
-        .arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
-        .env("HIGHWATER_TEST_SCHEMAS", schemas.path())
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python runs");
+    let mut command = Command::new(python);
+    command.arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR"))).args(arguments);
+    command.env("HIGHWATER_TEST_SCHEMAS", schemas.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Spawned::start(&mut command);
     child.stdin.take().expect("piped").write_all(input.as_ref()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{script} {arguments:?}");
@@ -119,7 +116,7 @@ fn by_hdrhistogram(python: &str, histograms: impl Iterator<Item = (String, Value
 #[test]
 fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
     let test = "interop::other_peoples_clients_read_rates_and_merge_them_to_the_published_hours";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
     let [events, rates, hours] = ["quiet", "rates", "hours"].map(|name| kafka.topic(name, 1));
     let ways = [
@@ -253,7 +250,7 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
 #[test]
 fn what_other_peoples_clients_write_is_stored() {
     let test = "interop::what_other_peoples_clients_write_is_stored";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
     for format in ["json", "avro", "protobuf"] {
         let (topic, database) = (kafka.topic("ours", 1), postgres.database("ours"));
@@ -288,7 +285,7 @@ fn what_other_peoples_clients_write_is_stored() {
 #[test]
 fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
     let test = "interop::the_example_in_python_comes_to_the_same_sums_as_the_rows";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("sums", 3), postgres.database("sums"));
     for (agent, format) in [("gw-1", Format::Json), ("gw-2", Format::Avro), ("gw-3", Format::Json)] {
@@ -349,10 +346,10 @@ fn stored_day(stage: &mut Stage) {
         })
         .collect();
     windows[7].measured_s = 0;
-    put(stage, &windows);
-    put_merged(stage, "hour", begin, &[(10, 3_500), (900, 100)]);
-    put_merged(stage, "hour", noon(), &[(20, 3_600)]);
-    put_merged(stage, "day", begin, &[(20, 86_400)]);
+    store_windows(stage, &windows);
+    store_hour_or_day(stage, "hour", begin, &[(10, 3_500), (900, 100)]);
+    store_hour_or_day(stage, "hour", noon(), &[(20, 3_600)]);
+    store_hour_or_day(stage, "day", begin, &[(20, 86_400)]);
     stage.run("UPDATE histograms SET agent = 'gw-042'");
     stage.store_events(&[
         event("gw-042", 1, started()),
@@ -378,7 +375,7 @@ fn what_is_stored_becomes_data_frames_without_options() {
         ("percentile", &["percentile", "--agent", "gw-042", "--month", "2026-11", "--direction", "rx"]),
         ("totals", &["totals"]),
     ] {
-        let output = stage.command(&[arguments, &["--format", "csv"]].concat());
+        let output = stage.raw_output(&[arguments, &["--format", "csv"]].concat());
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let file = directory.path().join(format!("{name}.csv"));
         std::fs::write(&file, output.stdout).expect("it is written");
@@ -421,7 +418,7 @@ fn the_data_frames_of_the_docs_make_their_picture() {
     let (line, _) = line.split_once(" --since 24h --by window --format csv > rates.csv\n").expect("of a day of rates");
     let arguments: Vec<&str> = line.split(' ').chain(["--by", "window", "--format", "csv"]).collect();
     let directory = tempfile::tempdir().expect("a directory");
-    std::fs::write(directory.path().join("rates.csv"), stage.command(&arguments).stdout).expect("it is written");
+    std::fs::write(directory.path().join("rates.csv"), stage.raw_output(&arguments).stdout).expect("it is written");
     let pieces = page.split("```python\n").skip(1).map(|piece| piece.split("```").next().expect("it ends"));
     let theirs = "postgresql+psycopg://highwater@localhost/highwater";
     let program = pieces.collect::<String>();

@@ -8,14 +8,14 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{StoreError, StoreUrl};
 use highwater::message::{Direction, Event};
 
-use crate::support::certificates::{Authority, put};
+use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{Consumer, Database, Postgres, command};
 use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updates};
 use crate::support::failpoints;
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
-use crate::support::process::{said, until};
-use crate::support::services::Kafka;
+use crate::support::process::{is_installed, output_of, until};
+use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
 const PLAN: &str = "max_connections = 10\nsuperuser_reserved_connections = 3";
@@ -93,17 +93,6 @@ impl Tenant {
     }
 }
 
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
-    let test = format!("managed_postgres::{test}");
-    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
-}
-
-/// A server of the test's own.
-fn own_servers(test: &str) -> Option<(Kafka, Postgres)> {
-    let test = format!("managed_postgres::{test}");
-    Some((Kafka::or_skip(&test)?, Postgres::own(&test)?))
-}
-
 fn of_day(seq: u64, ago: i64) -> Event {
     let mut of_day = event("gw", seq, started());
     of_day.stamp.observed_at = noon() - TimeDelta::days(ago);
@@ -112,16 +101,15 @@ fn of_day(seq: u64, ago: i64) -> Event {
 
 /// Runs a command of the consumer with its configuration; returns standard output.
 fn stdout_of(consumer: &Consumer, arguments: &[&str]) -> String {
-    let output = command().args(arguments).arg("--config").arg(consumer.config()).output().expect("it runs");
-    let (code, out, err) = said(&output);
+    let (code, out, err) = output_of(command().args(arguments).arg("--config").arg(consumer.config()));
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     out
 }
 
 #[test]
 fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
-    let test = "a_role_with_one_schema_stores_keeps_and_answers_within_the_plan";
-    let (Some((kafka, postgres)), Some(())) = (own_servers(test), failpoints::or_skip(test)) else { return };
+    let test = "managed_postgres::a_role_with_one_schema_stores_keeps_and_answers_within_the_plan";
+    let (Some((kafka, postgres)), Some(())) = (kafka_and_own_postgres(test), failpoints::or_skip(test)) else { return };
     postgres.configure(PLAN);
     let (topic, samples) = (kafka.topic("tenant", 1), kafka.topic("tenant-samples", 1));
     let (rates, hours) = (kafka.topic("tenant-rates", 1), kafka.topic("tenant-hours", 1));
@@ -182,7 +170,10 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
 
 #[test]
 fn a_server_without_room_is_waited_for() {
-    let Some((kafka, postgres)) = own_servers("a_server_without_room_is_waited_for") else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres("managed_postgres::a_server_without_room_is_waited_for")
+    else {
+        return;
+    };
     postgres.configure(PLAN);
     let (topic, tenant) = (kafka.topic("full", 1), Tenant::new(&postgres, "full"));
     let neighbours = Tenant::new(&postgres, "neighbours").without_time_outs();
@@ -206,7 +197,11 @@ fn a_server_without_room_is_waited_for() {
 
 #[test]
 fn sessions_that_are_ended_at_any_time_cost_nothing() {
-    let Some((kafka, postgres)) = servers("sessions_that_are_ended_at_any_time_cost_nothing") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_postgres("managed_postgres::sessions_that_are_ended_at_any_time_cost_nothing")
+    else {
+        return;
+    };
     let (topic, tenant) = (kafka.topic("ended", 1), Tenant::new(&postgres, "ended"));
     let mut consumer = tenant.consumer(&kafka, &topic);
     let running = consumer.start(&[]);
@@ -233,7 +228,11 @@ fn set_read_only(database: &Database, value: &str) {
 /// Sessions that were open when the server was demoted are not kept; reading goes on.
 #[test]
 fn a_server_that_becomes_read_only_is_waited_for() {
-    let Some((kafka, postgres)) = own_servers("a_server_that_becomes_read_only_is_waited_for") else { return };
+    let Some((kafka, postgres)) =
+        kafka_and_own_postgres("managed_postgres::a_server_that_becomes_read_only_is_waited_for")
+    else {
+        return;
+    };
     let (topic, tenant) = (kafka.topic("demoted", 1), Tenant::new(&postgres, "demoted"));
     let mut consumer = tenant.consumer(&kafka, &topic);
     let running = consumer.start(&[]);
@@ -284,10 +283,10 @@ fn store_three(url: &str, schema: Option<&str>) -> Result<(), StoreError> {
 
 #[test]
 fn a_pool_in_session_mode_serves_each_run_and_reader() {
-    let test = "a_pool_in_session_mode_serves_each_run_and_reader";
-    let Some((kafka, postgres)) = servers(test) else { return };
-    if command_is_missing("pgbouncer") {
-        return skip(&format!("managed_postgres::{test}"), "needs pgbouncer");
+    let test = "managed_postgres::a_pool_in_session_mode_serves_each_run_and_reader";
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
+    if !is_installed("pgbouncer") {
+        return skip(test, "needs pgbouncer");
     }
     let (topic, tenant) = (kafka.topic("pooled", 1), Tenant::new(&postgres, "pooled").without_time_outs());
     let of_role = Database { url: tenant.url.clone() };
@@ -319,13 +318,8 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     let pooler = Pooler::start(&tenant.database, "session\ndefault_pool_size = 1\nserver_reset_query =");
     postgres::Client::connect(&pooler.url, postgres::NoTls).unwrap().batch_execute("PREPARE s0 AS SELECT 1").unwrap();
     let consumer = consumer_at(&pooler.url);
-    let output = command().arg("events").arg("--config").arg(consumer.config()).output().unwrap();
-    let (code, _, err) = said(&output);
+    let (code, _, err) = output_of(command().arg("events").arg("--config").arg(consumer.config()));
     assert!(code == 69 && err.contains("set server_reset_query = DISCARD ALL there"), "{code}: {err}");
-}
-
-fn command_is_missing(name: &str) -> bool {
-    std::process::Command::new(name).arg("--version").output().is_err()
 }
 
 /// `require` takes any certificate, and a root that is named has to have signed it, whatever its name is: as with libpq.
@@ -337,15 +331,15 @@ fn sslmode_require_asks_for_no_name_at_an_address() {
     let tenant = Tenant::new(&postgres, "addressed");
     let (authority, files) = (Authority::new("the provider"), tempfile::tempdir().unwrap());
     let (right, wrong) = (
-        put(files.path(), "right.pem", &authority.pem),
-        put(files.path(), "wrong.pem", &Authority::new("somebody else").pem),
+        write_file(files.path(), "right.pem", &authority.pem),
+        write_file(files.path(), "wrong.pem", &Authority::new("somebody else").pem),
     );
     let (leaf, directory) = (authority.of_another_host(), postgres.tls_dir());
     std::fs::create_dir_all(&directory).unwrap();
-    put(&directory, "hba", format!("hostnossl all {} 127.0.0.1/32 reject\n", tenant.role).as_str());
-    put(&directory, "ca.pem", &authority.pem);
-    put(&directory, "server.pem", &leaf.certificate);
-    put(&directory, "server.key", &leaf.key);
+    write_file(&directory, "hba", format!("hostnossl all {} 127.0.0.1/32 reject\n", tenant.role).as_str());
+    write_file(&directory, "ca.pem", &authority.pem);
+    write_file(&directory, "server.pem", &leaf.certificate);
+    write_file(&directory, "server.key", &leaf.key);
     postgres.reload_tls();
     let version = "SELECT current_setting('server_version_num')::int / 10000";
     let major: i32 = tenant.database.client().query_one(version, &[]).unwrap().get(0);

@@ -11,7 +11,7 @@ use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
 
 use crate::support::agent::{self, Agent};
-use crate::support::certificates::{Authority, put};
+use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{self, Consumer};
 use crate::support::services::Kafka;
 use crate::support::world::busy;
@@ -57,7 +57,7 @@ fn the_consumer_waits_for_a_ca_of_its_brokers() {
     fs::write(&missing, "nonsense").unwrap();
     running.until("librdkafka refuses the configuration: ");
     assert!(!running.log().contains(storing), "{}", running.log());
-    put(directory.path(), "ca.pem", &Authority::new("ca").pem);
+    write_file(directory.path(), "ca.pem", &Authority::new("ca").pem);
     running.until(storing);
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
@@ -80,7 +80,7 @@ fn the_consumer_waits_for_a_ca_of_its_brokers() {
 #[test]
 fn the_consumer_waits_for_no_file_where_another_one_would_not_help() {
     let directory = tempfile::tempdir().unwrap();
-    let ca = put(directory.path(), "ca.pem", &Authority::new("ca").pem);
+    let ca = write_file(directory.path(), "ca.pem", &Authority::new("ca").pem);
     let store = directory.path().join("h.db");
     let mut consumer = Consumer::with(&format!(
         "[store]\nurl = 'sqlite:{}'\n[kafka]\nbrokers = '127.0.0.1:9'\n[kafka.tls]\nca_file = '{}'\n[kafka.properties]\n\
@@ -147,10 +147,10 @@ fn both_programs_wait_for_a_ca_of_the_schema_registry() {
 
     let (running, consuming) = (agent.start(&[]), consumer.start(&["--print"]));
     running.until("cannot publish: kafka.registry.ca_file: ");
-    put(directory.path(), "agent.pem", &authority.pem);
+    write_file(directory.path(), "agent.pem", &authority.pem);
     running.until("delivered to");
     consuming.until("kafka.registry.ca_file: ");
     assert_eq!(consuming.out(), "", "nothing can be decoded yet");
-    put(directory.path(), "consumer.pem", &authority.pem);
+    write_file(directory.path(), "consumer.pem", &authority.pem);
     crate::support::process::until("an event is stored", || consuming.out().contains("agent_started").then_some(()));
 }

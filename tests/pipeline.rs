@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::agent::{Agent, until};
 use crate::support::consumer::{Consumer, Database, Postgres};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::veth::Veth;
 use crate::support::world::busy;
 
@@ -24,7 +24,7 @@ fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {
 #[test]
 fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
     let test = "pipeline::traffic_through_a_link_becomes_a_row_that_says_how_much";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(veth) = Veth::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("row", 3), postgres.database("row"));
     let mut agent = Agent::new(&format!(

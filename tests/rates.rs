@@ -331,7 +331,7 @@ fn samples_that_did_not_get_out_are_declared_as_a_range() {
     assert_eq!(agent.pending(), 0);
 }
 
-/// How many samples a killed agent had taken, nobody knows: the next start declares those that Kafka may not have, without an end.
+/// A killed agent has left no number of its samples: the next start declares those that Kafka may not have, without an end.
 #[test]
 fn samples_of_an_agent_that_was_killed_are_declared_without_an_end() {
     let test = "rates::samples_of_an_agent_that_was_killed_are_declared_without_an_end";

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use highwater::wire::{self, Format};
@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::support::agent::{command, until};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::produce_raw;
-use crate::support::process::{said, signal};
+use crate::support::process::{Spawned, signal, texts_of};
 use crate::support::registry::Registry;
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// A recorded series of an EC2 instance: a row each five minutes.
 const SERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ec2_network_in_257a54.csv");
@@ -29,7 +29,7 @@ fn replay(kafka: &Kafka, topic: &str, file: &Path, more: &[&str]) -> Command {
 
 /// Returns the exit code, the summary, and standard error.
 fn summed_up(output: &Output) -> (i32, Value, String) {
-    let (code, out, err) = said(output);
+    let (code, out, err) = texts_of(output);
     (code, serde_json::from_str(&out).unwrap_or_default(), err)
 }
 
@@ -49,7 +49,7 @@ const STORED: &str = "SELECT count(*), count(DISTINCT (agent, epoch, seq)), (SEL
 #[test]
 fn a_recorded_series_becomes_a_topic_and_a_table_in_every_format() {
     let test = "samples::a_recorded_series_becomes_a_topic_and_a_table_in_every_format";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(registry) = Registry::or_skip(test) else { return };
     let mut tables = Vec::new();
     for (format, registered) in [
@@ -103,8 +103,8 @@ fn good(rows: u64) -> u64 {
 }
 
 /// Reads from a pipe that stays open, until it is terminated.
-fn begin(mut replay: Command, text: &str) -> Child {
-    let mut child = replay.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn start_on_pipe(mut replay: Command, text: &str) -> Spawned {
+    let mut child = Spawned::start(replay.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     child
 }
@@ -112,7 +112,7 @@ fn begin(mut replay: Command, text: &str) -> Child {
 #[test]
 fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let test = "samples::a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let directory = tempfile::tempdir().unwrap();
     let (file, whole) = (directory.path().join("series.csv"), series(3_000));
     std::fs::write(&file, &whole).unwrap();
@@ -120,7 +120,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let tx = ["--tx", "sent", "--agent", "gw"];
     // The first run has had a part of the file when it is told to end; the line that it is at is not whole.
     let part = &whole[..whole.len() / 2 - 3];
-    let mut first = begin(replay(&kafka, &topic, Path::new("-"), &tx), part);
+    let mut first = start_on_pipe(replay(&kafka, &topic, Path::new("-"), &tx), part);
     until("much of it is in Kafka", || (kafka.read(&topic, "%o\n").len() > 1_000).then_some(()));
     signal(first.id(), "INT");
     // It waits for more, and ends all the same.
@@ -167,7 +167,7 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     let (topic, database) = (kafka.topic("still", 1), postgres.database("still"));
     let (first_half, rest) = whole.split_at(whole.match_indices('\n').nth(1_000).unwrap().0 + 1);
     let limit = ["--limit", "80 bit/s", "--publish", "-t", &topic, "--agent", "gw"];
-    let mut first = begin(replay(&kafka, &topic, Path::new("-"), &limit), first_half);
+    let mut first = start_on_pipe(replay(&kafka, &topic, Path::new("-"), &limit), first_half);
     // Events go to the same topic, too.
     until("the first half is in Kafka", || (kafka.read(&topic, "%o\n").len() as u64 > good(1_000)).then_some(()));
     kafka.signal("STOP");
@@ -194,7 +194,7 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
 #[test]
 fn one_consumer_stores_events_and_samples() {
     let test = "samples::one_consumer_stores_events_and_samples";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let directory = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", directory.path().join("h.db").display());
     for (apart, url) in [(true, postgres.database("both").url), (false, postgres.database("one").url), (true, sqlite)] {
@@ -227,20 +227,20 @@ fn one_consumer_stores_events_and_samples() {
 #[test]
 fn a_consumer_that_is_killed_again_and_again_stores_each_sample_once() {
     let test = "samples::a_consumer_that_is_killed_again_and_again_stores_each_sample_once";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("long.csv");
     std::fs::write(&file, series(40_000)).unwrap();
     let (topic, database) = (kafka.topic("killed", 2), postgres.database("killed"));
     let mut consumer = consumer(&kafka, &topic, &database.url, None);
-    let replaying =
-        replay(&kafka, &topic, &file, &["--tx", "sent"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut replay = replay(&kafka, &topic, &file, &["--tx", "sent"]);
+    let mut replaying = Spawned::start(replay.stdout(Stdio::null()).stderr(Stdio::null()));
     for _ in 0..6 {
         let running = consumer.start(&[]);
         std::thread::sleep(Duration::from_millis(fastrand::u64(300..2_000)));
         running.kill();
     }
-    assert!(replaying.unwrap().wait().unwrap().success());
+    assert!(replaying.wait().unwrap().success());
     consumer.until_end();
     assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(40_000)));
     let rx: u64 = (1..=40_000).filter(|row| row % 97 != 13).map(|row| row % 11).sum();
@@ -250,7 +250,7 @@ fn a_consumer_that_is_killed_again_and_again_stores_each_sample_once() {
 #[test]
 fn waits_until_a_group_has_stored_events_and_samples() {
     let test = "samples::waits_until_a_group_has_stored_events_and_samples";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (events, samples, database) = (kafka.topic("we", 2), kafka.topic("ws", 2), postgres.database("waited"));
     let mut both = Consumer::new(&kafka.address, &events, &database.url);
     both.append(&format!("[topics]\nsamples = '{samples}'\n"));
@@ -276,7 +276,7 @@ fn a_topic_that_is_not_there_is_named_with_what_makes_it() {
 #[test]
 fn samples_that_are_none_are_dead_letters_that_say_why() {
     let test = "samples::samples_that_are_none_are_dead_letters_that_say_why";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("strange", 1), postgres.database("strange"));
     let sample = |more: &str, seq: u64| {
         format!(

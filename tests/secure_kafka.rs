@@ -7,10 +7,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::support::agent;
-use crate::support::certificates::{Authority, put};
+use crate::support::certificates::{Authority, write_file};
 use crate::support::checker::{Sent, Stored};
 use crate::support::consumer::{self, Postgres};
-use crate::support::process::said;
+use crate::support::process::output_of;
 use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::{World, busy};
@@ -75,12 +75,12 @@ impl Secure {
         let (kafka, home) = Kafka::secured(test, |directory| {
             server = directory.to_owned();
             let leaf = authority.leaf("server");
-            put(directory, "server.pem", &(leaf.key + &leaf.certificate));
-            put(directory, "ca.pem", &authority.pem);
-            put(directory, "secure.listeners", "TLS SSL\nMUTUAL SSL\nSASL SASL_SSL\nCLEAR SASL_PLAINTEXT\n");
-            put(directory, "secure.properties", &properties(directory));
+            write_file(directory, "server.pem", &(leaf.key + &leaf.certificate));
+            write_file(directory, "ca.pem", &authority.pem);
+            write_file(directory, "secure.listeners", "TLS SSL\nMUTUAL SSL\nSASL SASL_SSL\nCLEAR SASL_PLAINTEXT\n");
+            write_file(directory, "secure.properties", &properties(directory));
             let user = |mechanism: &str| format!("{mechanism}=[name=gw,password={PASSWORD}]\n");
-            put(directory, "secure.users", &(user("SCRAM-SHA-256") + &user("SCRAM-SHA-512")));
+            write_file(directory, "secure.users", &(user("SCRAM-SHA-256") + &user("SCRAM-SHA-512")));
         })?;
         let files = tempfile::tempdir().expect("a temporary directory");
         let listener = match entry {
@@ -122,29 +122,29 @@ impl Secure {
         }
     }
 
-    fn put(&self, name: &str, text: &str) {
-        put(self.files.path(), name, text);
+    fn write_file(&self, name: &str, text: &str) {
+        write_file(self.files.path(), name, text);
     }
 
     /// Writes all files as they should be.
     fn mend_files(&self) {
-        self.put("ca.pem", &self.authority.pem);
+        self.write_file("ca.pem", &self.authority.pem);
         self.put_client(&self.authority);
-        self.put("password", PASSWORD);
+        self.write_file("password", PASSWORD);
     }
 
     fn put_client(&self, authority: &Authority) {
         let client = authority.leaf("gw");
-        self.put("passphrase", PASSPHRASE);
-        self.put("client.key", &client.locked_key(PASSPHRASE));
-        self.put("client.pem", &client.certificate);
+        self.write_file("passphrase", PASSPHRASE);
+        self.write_file("client.key", &client.locked_key(PASSPHRASE));
+        self.write_file("client.pem", &client.certificate);
     }
 
     /// Restarts the broker: connections end, and it has another certificate, if one is given.
     fn restart(&self, leaf: Option<crate::support::certificates::Leaf>) {
         self.kafka.kill();
         if let Some(leaf) = leaf {
-            put(&self.server, "server.pem", &(leaf.key + &leaf.certificate));
+            write_file(&self.server, "server.pem", &(leaf.key + &leaf.certificate));
         }
         self.kafka.start();
     }
@@ -202,7 +202,7 @@ const SASL: &str = "check kafka.sasl";
 #[test]
 fn kafka_wrong_ca() {
     let fail = |secure: &Secure| {
-        secure.put("ca.pem", &Authority::new("somebody else").pem);
+        secure.write_file("ca.pem", &Authority::new("somebody else").pem);
         // The programs that run have read the right one: a broker that comes back with another authority's certificate is the
         // other half of the same fault.
         secure.restart(Some(Authority::new("a third").leaf("server")));
@@ -219,12 +219,12 @@ fn kafka_wrong_ca() {
 fn kafka_ca_rotated() {
     let fail = |secure: &Secure| {
         let new = Authority::new("the new one");
-        secure.put("new.pem", &new.pem);
+        secure.write_file("new.pem", &new.pem);
         secure.restart(Some(new.leaf("server")));
     };
     let mend = |secure: &Secure| {
         let new = std::fs::read_to_string(secure.files.path().join("new.pem")).expect("it was written");
-        secure.put("ca.pem", &(secure.authority.pem.clone() + &new));
+        secure.write_file("ca.pem", &(secure.authority.pem.clone() + &new));
     };
     fault("kafka-ca-rotated", Entry::Tls, VERIFY, fail, mend);
 }
@@ -247,11 +247,11 @@ fn kafka_expired() {
 #[test]
 fn kafka_no_client_certificate() {
     let fail = |secure: &Secure| {
-        put(&secure.server, "ca.pem", &Authority::new("somebody else").pem);
+        write_file(&secure.server, "ca.pem", &Authority::new("somebody else").pem);
         secure.restart(None);
     };
     let mend = |secure: &Secure| {
-        put(&secure.server, "ca.pem", &secure.authority.pem);
+        write_file(&secure.server, "ca.pem", &secure.authority.pem);
         secure.restart(None);
     };
     fault("kafka-no-client-certificate", Entry::Mutual, OURS, fail, mend);
@@ -267,7 +267,7 @@ fn wrong_password(name: &'static str, entry: Entry) {
     }
     let make = || Secure::new(&test, name, entry).expect("both servers are there");
     rounds(&fault, make, |secure, _| {
-        secure.put("password", WRONG_PASSWORD);
+        secure.write_file("password", WRONG_PASSWORD);
         let running = secure.world.start_agent();
         let consuming = secure.world.start_consumer();
         running.until(SASL);
@@ -280,7 +280,7 @@ fn wrong_password(name: &'static str, entry: Entry) {
             assert!(lines <= 6, "{lines} lines:\n{log}");
             assert!(!log.contains(WRONG_PASSWORD), "{log}");
         }
-        secure.put("password", PASSWORD);
+        secure.write_file("password", PASSWORD);
         let recovery = secure.world.flows();
         assert!(!(running.log() + &consuming.log()).contains(PASSWORD));
         secure.world.end_agent(running);
@@ -311,7 +311,7 @@ fn a_port_that_requires_tls_or_sasl_is_named_as_such() {
         ] {
             let home = tempfile::tempdir().expect("a temporary directory");
             command.args(arguments).args(["-b", &brokers, "-t", "closed.events"]).current_dir(&home);
-            let (_, out, err) = said(&command.env("HIGHWATER_STATE_DIR", home.path()).output().expect("it runs"));
+            let (_, out, err) = output_of(command.env("HIGHWATER_STATE_DIR", home.path()));
             assert!(format!("{out}{err}").contains(remedy), "{arguments:?} at {listener}: {out}{err}");
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::certificates::{Authority, Leaf, put};
+use crate::support::certificates::{Authority, Leaf, write_file};
 use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::events::{produce, updated};
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
@@ -42,7 +42,7 @@ impl Secure {
             file("client.key")
         );
         let consumer = Consumer::new(&kafka.address, &topic, &url);
-        put(files.path(), "right", &password);
+        write_file(files.path(), "right", &password);
         consumer.set("[store]", &format!("password_file = '{}'", file("password")));
         std::fs::create_dir_all(postgres.tls_dir()).expect("it is ours");
         let secure = Self { kafka, postgres, topic, database, consumer, authority, files, sent: 0 };
@@ -51,13 +51,13 @@ impl Secure {
     }
 
     fn mend(&self) {
-        put(self.files.path(), "ca.pem", &self.authority.pem);
+        write_file(self.files.path(), "ca.pem", &self.authority.pem);
         let client = self.authority.leaf("highwater");
-        put(self.files.path(), "client.key", &client.key);
-        put(self.files.path(), "client.pem", &client.certificate);
-        put(self.files.path(), "password", self.password().as_str());
-        put(&self.postgres.tls_dir(), "hba", MUTUAL);
-        put(&self.postgres.tls_dir(), "ca.pem", &self.authority.pem);
+        write_file(self.files.path(), "client.key", &client.key);
+        write_file(self.files.path(), "client.pem", &client.certificate);
+        write_file(self.files.path(), "password", self.password().as_str());
+        write_file(&self.postgres.tls_dir(), "hba", MUTUAL);
+        write_file(&self.postgres.tls_dir(), "ca.pem", &self.authority.pem);
         self.serve(&self.authority.leaf("server"));
     }
 
@@ -67,8 +67,8 @@ impl Secure {
 
     /// Gives the server this certificate, and ends the consumer's connections.
     fn serve(&self, leaf: &Leaf) {
-        put(&self.postgres.tls_dir(), "server.pem", &leaf.certificate);
-        put(&self.postgres.tls_dir(), "server.key", &leaf.key);
+        write_file(&self.postgres.tls_dir(), "server.pem", &leaf.certificate);
+        write_file(&self.postgres.tls_dir(), "server.key", &leaf.key);
         self.postgres.reload_tls();
         // A reload takes a moment to reach the listening processes.
         sleep(Duration::from_millis(300));
@@ -142,7 +142,7 @@ const VERIFY: &str = "check that sslrootcert signed the server's certificate";
 #[test]
 fn postgres_wrong_ca() {
     fault("postgres-wrong-ca", VERIFY, |secure| {
-        put(secure.files.path(), "ca.pem", &Authority::new("somebody else").pem);
+        write_file(secure.files.path(), "ca.pem", &Authority::new("somebody else").pem);
         secure.serve(&secure.authority.leaf("server"));
     });
 }
@@ -162,8 +162,8 @@ fn postgres_expired() {
 fn postgres_no_client_certificate() {
     fault("postgres-no-client-certificate", "check sslcert and sslkey", |secure| {
         let stranger = Authority::new("somebody else").leaf("highwater");
-        put(secure.files.path(), "client.key", &stranger.key);
-        put(secure.files.path(), "client.pem", &stranger.certificate);
+        write_file(secure.files.path(), "client.key", &stranger.key);
+        write_file(secure.files.path(), "client.pem", &stranger.certificate);
         secure.serve(&secure.authority.leaf("server"));
     });
 }
@@ -181,7 +181,7 @@ fn postgres_open_key() {
 #[test]
 fn postgres_wrong_password() {
     fault("postgres-wrong-password", "password authentication failed", |secure| {
-        put(secure.files.path(), "password", "wrong-s3cret");
+        write_file(secure.files.path(), "password", "wrong-s3cret");
         secure.serve(&secure.authority.leaf("server"));
     });
 }

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use crate::support::agent::{self, Agent};
-use crate::support::certificates::put;
+use crate::support::certificates::write_file;
 use crate::support::consumer::{self, Consumer};
 use crate::support::process::Running;
 use crate::support::services::{self, Kafka};
@@ -74,12 +74,12 @@ impl Authorizing {
              listener.name.clear.plain.sasl.jaas.config={module} required{logins};\n"
         );
         let (kafka, home) = Kafka::secured(test, |directory| {
-            put(directory, "secure.listeners", "CLEAR SASL_PLAINTEXT\n");
-            put(directory, "secure.properties", &properties);
-            put(directory, "secure.users", "");
+            write_file(directory, "secure.listeners", "CLEAR SASL_PLAINTEXT\n");
+            write_file(directory, "secure.properties", &properties);
+            write_file(directory, "secure.users", "");
         })?;
         let files = tempfile::tempdir().expect("a temporary directory");
-        let password = put(files.path(), "password", "s3cret");
+        let password = write_file(files.path(), "password", "s3cret");
         let tables = format!(
             "[kafka.tls]\nenabled = false\n[kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'USER'\npassword_file = '{}'\n",
             password.display()

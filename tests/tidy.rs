@@ -277,7 +277,7 @@ fn only_run_wires() {
     assert_eq!(wiring(&imports(&planted)), expected);
 }
 
-/// What is shared, in the order in which it may be imported: what comes first knows nothing of what follows.
+/// Shared modules, in the order in which they may be imported: those that come first know nothing of those that follow.
 const SHARED: [&str; 8] = ["text", "units", "process", "config", "cli", "message", "wire", "kafka"];
 
 /// Returns the imports among [`SHARED`] that go the wrong way.

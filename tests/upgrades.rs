@@ -16,7 +16,7 @@ use crate::consumer_commands::{Stage, fields};
 use crate::support::agent::{self, Agent};
 use crate::support::consumer::{self, Consumer};
 use crate::support::events::{event, link_rates, produce, rates, started, updated};
-use crate::support::process::said;
+use crate::support::process::output_of;
 use crate::support::services::Kafka;
 use crate::support::stores::topic_id;
 
@@ -59,7 +59,7 @@ fn a_newer_agents_journal_is_refused_and_not_changed() {
         let mut running = agent.start(&[]);
         assert_eq!(running.wait().code(), Some(78), "systemd does not start it again: {}", running.log());
         assert!(running.log().contains(&format!("error: {why}\n")), "{}", running.log());
-        let ask = |command: &str| said(&agent::command().args([command, "-c"]).arg(agent.config()).output().unwrap());
+        let ask = |command: &str| output_of(agent::command().args([command, "-c"]).arg(agent.config()));
         let (code, out, err) = ask("status");
         assert!(code == 1 && err.contains(&why), "{code} {out}{err}");
         let (code, out, err) = ask("check");
@@ -107,11 +107,11 @@ fn is_refused(stage: &Stage, kafka: &Kafka, wanted: [&str; 2]) {
     assert_eq!(running.wait().code(), Some(78), "{}", running.log());
     says(running.log().lines().last().unwrap());
     for arguments in [&["events"][..], &["breaches"], &["dead-letters", "list"], &["dead-letters", "retry"]] {
-        let (code, out, err) = stage.said(arguments);
+        let (code, out, err) = stage.output(arguments);
         assert!(code == 69 && out.is_empty(), "{arguments:?} {code} {out}{err}");
         says(&err);
     }
-    let (code, out, err) = stage.said(&["check", "-b", &kafka.address, "-t", &topic]);
+    let (code, out, err) = stage.output(&["check", "-b", &kafka.address, "-t", &topic]);
     assert_eq!(code, 1, "{out}{err}");
     says(out.lines().find(|line| line.starts_with("FAILED   database: ")).unwrap());
 }
@@ -165,9 +165,8 @@ fn a_sqlite_file_of_another_program_is_refused_and_not_changed() {
     drop(other);
     let before = fs::read(&path).unwrap();
     let url = format!("sqlite:{}", path.display());
-    let ask = |mut command: Command, arguments: &[&str]| {
-        said(&command.args(arguments).env("HIGHWATER_STORE__URL", &url).output().unwrap())
-    };
+    let ask =
+        |mut command: Command, arguments: &[&str]| output_of(command.args(arguments).env("HIGHWATER_STORE__URL", &url));
     let (code, _, err) = ask(consumer::command(), &["events"]);
     assert!(code == 69 && err.contains("is not a database of this program"), "{code} {err}");
     let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&StoreOptions::default());
@@ -227,7 +226,7 @@ fn is_stored(mut stage: Stage) {
     }
     assert_eq!(errors.len(), 3, "{errors:?}");
     // They wait for a version that can read them: a retry by this one changes nothing.
-    let (code, _, err) = stage.said(&["dead-letters", "retry"]);
+    let (code, _, err) = stage.output(&["dead-letters", "retry"]);
     assert!(code == 1 && err.contains("0 stored, 3 remain"), "{code} {err}");
 }
 

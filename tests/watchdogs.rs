@@ -9,12 +9,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::support::agent::{self, Agent, until};
-use crate::support::consumer::{self, Consumer, Postgres};
+use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated};
 use crate::support::failpoints::{self, under, until_stopped};
 use crate::support::netns::skip;
 use crate::support::proxy::Proxy;
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_own_postgres;
 use crate::support::world::busy;
 
 /// systemd's end of a service: a socket for its messages.
@@ -41,7 +41,7 @@ impl Manager {
     }
 
     /// Returns the next message within `time`.
-    fn told(&self, time: Duration) -> Option<String> {
+    fn next_message(&self, time: Duration) -> Option<String> {
         let mut buffer = [0; 4096];
         self.socket.set_read_timeout(Some(time)).expect("it is a socket");
         match self.socket.recv(&mut buffer) {
@@ -52,16 +52,16 @@ impl Manager {
     }
 
     /// Waits for a message that begins with `what`, and returns it.
-    fn waits_for(&self, what: &str) -> String {
+    fn wait_for(&self, what: &str) -> String {
         until(&format!("the manager is told {what}"), || {
-            self.told(Duration::from_millis(50)).filter(|message| message.starts_with(what))
+            self.next_message(Duration::from_millis(50)).filter(|message| message.starts_with(what))
         })
     }
 
     /// Returns whether, after all that was sent before, no message arrives for far longer than the watchdog's time.
     fn hears_nothing(&self) -> bool {
-        while self.told(Duration::from_millis(1)).is_some() {}
-        self.told(Duration::from_secs(4)).is_none()
+        while self.next_message(Duration::from_millis(1)).is_some() {}
+        self.next_message(Duration::from_secs(4)).is_none()
     }
 }
 
@@ -70,23 +70,23 @@ fn a_manager_hears_of_an_agent_that_lives_and_nothing_of_one_that_stands_still()
     let manager = Manager::new();
     let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
     let mut running = agent.start_as(manager.manage(agent::command()), &[]);
-    assert_eq!(manager.waits_for("READY=1"), "READY=1\nWATCHDOG_USEC=2000000\n");
-    assert_eq!(manager.waits_for("WATCHDOG=1"), "WATCHDOG=1\n");
-    manager.waits_for("WATCHDOG=1");
+    assert_eq!(manager.wait_for("READY=1"), "READY=1\nWATCHDOG_USEC=2000000\n");
+    assert_eq!(manager.wait_for("WATCHDOG=1"), "WATCHDOG=1\n");
+    manager.wait_for("WATCHDOG=1");
     running.signal("STOP");
     until_stopped(running.id());
     assert!(manager.hears_nothing());
     running.signal("CONT");
-    manager.waits_for("WATCHDOG=1");
+    manager.wait_for("WATCHDOG=1");
 
     running.signal("HUP");
-    let reloading = manager.waits_for("RELOADING=1");
+    let reloading = manager.wait_for("RELOADING=1");
     let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|at| at.trim_end().parse::<u64>().ok());
     assert!(at.is_some_and(|at| at > 0), "{reloading}");
-    manager.waits_for("READY=1");
-    manager.waits_for("WATCHDOG=1");
+    manager.wait_for("READY=1");
+    manager.wait_for("WATCHDOG=1");
     running.signal("TERM");
-    manager.waits_for("STOPPING=1");
+    manager.wait_for("STOPPING=1");
     assert_eq!(running.wait().code(), Some(1), "there was no Kafka for its events");
 }
 
@@ -95,8 +95,8 @@ fn a_slow_interval_asks_for_patience() {
     let manager = Manager::new();
     let mut agent = Agent::new("interval = '10m'\nsource = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
     let _running = agent.start_as(manager.manage(agent::command()), &[]);
-    assert_eq!(manager.waits_for("READY=1"), "READY=1\nWATCHDOG_USEC=1800000000\n");
-    manager.waits_for("WATCHDOG=1");
+    assert_eq!(manager.wait_for("READY=1"), "READY=1\nWATCHDOG_USEC=1800000000\n");
+    manager.wait_for("WATCHDOG=1");
 }
 
 /// The disk is real, its sync does not return: the kernel blocks the agent.
@@ -112,8 +112,8 @@ fn an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager() {
     let manager = Manager::new();
     let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
     let running = agent.start_as(manager.manage(under(&strace, &agent::command())), &[]);
-    manager.waits_for("READY=1");
-    manager.waits_for("WATCHDOG=1");
+    manager.wait_for("READY=1");
+    manager.wait_for("WATCHDOG=1");
     running.until("the tick is stuck: waiting for the journal's disk");
     assert!(manager.hears_nothing(), "{}", running.log());
 }
@@ -126,16 +126,16 @@ fn a_manager_hears_of_a_consumer_that_lives_and_nothing_of_one_that_stands_still
     let mut consumer = Consumer::new("127.0.0.1:9", "nobody", &url);
     let mut running = consumer.start_as(manager.manage(consumer::command()), &[]);
     // It is ready without Kafka and without a database, and lives.
-    manager.waits_for("READY=1");
-    manager.waits_for("WATCHDOG=1");
-    manager.waits_for("WATCHDOG=1");
+    manager.wait_for("READY=1");
+    manager.wait_for("WATCHDOG=1");
+    manager.wait_for("WATCHDOG=1");
     running.signal("STOP");
     until_stopped(running.id());
     assert!(manager.hears_nothing());
     running.signal("CONT");
-    manager.waits_for("WATCHDOG=1");
+    manager.wait_for("WATCHDOG=1");
     running.signal("TERM");
-    manager.waits_for("STOPPING=1");
+    manager.wait_for("STOPPING=1");
     assert!(running.wait().success(), "{}", running.log());
 }
 
@@ -143,7 +143,7 @@ fn a_manager_hears_of_a_consumer_that_lives_and_nothing_of_one_that_stands_still
 #[test]
 fn a_database_that_never_answers_is_left_to_itself_and_asked_anew() {
     let test = "watchdogs::a_database_that_never_answers_is_left_to_itself_and_asked_anew";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::own(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("stuck", 1), postgres.database("stuck"));
     let events: Vec<_> = (1..=2_000).map(|seq| updated("gw", seq)).collect();
@@ -174,7 +174,7 @@ fn a_database_that_never_answers_is_left_to_itself_and_asked_anew() {
 #[test]
 fn retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up() {
     let test = "watchdogs::retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::own(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let (topic, database) = (kafka.topic("silent", 1), postgres.database("silent"));
     let proxy = Proxy::new(&postgres.address());

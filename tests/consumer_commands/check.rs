@@ -8,13 +8,12 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
 use highwater::wire;
 
+use super::stage_topic;
 use crate::support::consumer::{Postgres, command};
 use crate::support::events::{event, started};
 use crate::support::netns::skip;
-use crate::support::process::said;
+use crate::support::process::{Spawned, output_of};
 use crate::support::stores::{insert_checkpoint, store_options};
-
-use super::stage_topic;
 
 #[test]
 fn without_a_file_check_and_run_agree() {
@@ -25,22 +24,20 @@ fn without_a_file_check_and_run_agree() {
         );
     }
     let directory = tempfile::tempdir().unwrap();
-    let begun = |verb: &str| {
+    let without_file = |verb: &str| {
         let mut command = command();
         command.arg(verb).current_dir(directory.path()).env("HIGHWATER_KAFKA__BROKERS", "127.0.0.1:9");
         command
     };
-    let (code, out, err) = said(&begun("check").arg("--offline").output().unwrap());
+    let (code, out, err) = output_of(without_file("check").arg("--offline"));
     assert_eq!(code, 0, "{err}");
     assert!(
         out.contains("there is no /etc/highwater/consumer.toml") && out.contains("sqlite:highwater.db"),
         "{out}{err}"
     );
-    let mut run = begun("run").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut run = Spawned::start(without_file("run").stderr(std::process::Stdio::piped()));
     let first = BufReader::new(run.stderr.take().unwrap()).lines().next().unwrap().unwrap();
     assert!(first.contains("there is no /etc/highwater/consumer.toml: storing in sqlite:highwater.db"), "{first}");
-    run.kill().unwrap();
-    run.wait().unwrap();
 }
 
 /// A lock table of the least size that a server starts with, and a partition for each of many days.
@@ -58,7 +55,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
         .unwrap()
         .open(&StoreOptions { partition: PartitionWidth::Day, ..store_options("stage") });
     insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
-    let check = || said(&command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
+    let check = || output_of(command().arg("check").env("HIGHWATER_STORE__URL", &database.url));
     let (code, out, err) = check();
     assert!(
         code == 1 && out.contains("ok       locks: a query over all 2 partitions of events takes 6 of the 200 locks"),

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Stage, fields, on_both};
 use crate::support::consumer::command;
 use crate::support::events::{event, loss, updated};
-use crate::support::process::said;
+use crate::support::process::texts_of;
 
 on_both!("consumer_commands::dead_letters":
     dead_letters_are_listed_with_their_place_and_reason,
@@ -35,7 +35,7 @@ fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {
     assert_eq!(rows[2]["payload"], long.as_str());
     assert!(rows[0]["error"].as_str().unwrap().contains("neither JSON"), "{}", rows[0]);
     // A table shows the begin of a payload, and no control character of a terminal.
-    let (_, table, _) = stage.said(&["dead-letters", "list"]);
+    let (_, table, _) = stage.output(&["dead-letters", "list"]);
     assert!(table.contains("no event \\u{1b}[31mxxx") && table.contains("x…") && !table.contains('\u{1b}'), "{table}");
     assert!(table.lines().all(|line| line.len() < 400), "{table}");
     for (arguments, offsets) in [
@@ -54,7 +54,7 @@ fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {
         let (_, rows) = stage.rows(&[&["dead-letters", "list"], arguments].concat());
         assert_eq!(fields(&rows, &["kafka_offset"]), offsets, "{arguments:?}");
     }
-    let raw = stage.command(&["dead-letters", "list", "--raw", "--offset", "2"]).stdout;
+    let raw = stage.raw_output(&["dead-letters", "list", "--raw", "--offset", "2"]).stdout;
     assert_eq!(raw, b"\xff\0\n");
 }
 
@@ -73,11 +73,11 @@ fn dead_letters_keep_headers_and_time_and_are_decoded_with_them(mut stage: Stage
     let trace = [json!({"name": "trace", "value": null}), json!({"name": "trace", "value": "=1"})];
     assert_eq!(rows[0]["headers"][0], json!({"name": "content-type", "value": "application/protobuf"}));
     assert_eq!(rows[0]["headers"].as_array().unwrap()[1..], trace);
-    let csv = stage.said(&["dead-letters", "list", "--format", "csv"]).1;
+    let csv = stage.output(&["dead-letters", "list", "--format", "csv"]).1;
     let csv: csv::Reader<&[u8]> = csv::Reader::from_reader(csv.as_bytes());
     let header = csv.into_records().next().unwrap().unwrap();
     assert!(header.iter().any(|cell| cell.starts_with(r#"[{"name":"content-type""#)), "{header:?}");
-    let (code, _, err) = stage.said(&["dead-letters", "retry"]);
+    let (code, _, err) = stage.output(&["dead-letters", "retry"]);
     assert!(code == 0 && err.contains("1 stored, 0 remain"), "{err}");
     assert_eq!(stage.numbers("SELECT seq, kafka_offset FROM events"), [1, 0]);
 }
@@ -92,10 +92,10 @@ fn dead_letters_are_dropped_with_a_reason(mut stage: Stage) {
     };
     stage.store(&[b"garbage".to_vec(), poison(2), poison(3)]);
     stage.put_aside(&(0..150).map(|at| (at, wire::to_json(&updated("old", 1 + at as u64)))).collect::<Vec<_>>());
-    assert_eq!(stage.said(&["dead-letters", "drop", "--error", "limit_bps"]).0, 2, "a reason is needed");
-    assert_eq!(stage.said(&["dead-letters", "drop", "--reason", ""]).0, 2);
+    assert_eq!(stage.output(&["dead-letters", "drop", "--error", "limit_bps"]).0, 2, "a reason is needed");
+    assert_eq!(stage.output(&["dead-letters", "drop", "--reason", ""]).0, 2);
     let drop = |stage: &Stage, arguments: &[&str]| {
-        let (code, out, err) = stage.said(&[&["dead-letters", "drop"], arguments].concat());
+        let (code, out, err) = stage.output(&[&["dead-letters", "drop"], arguments].concat());
         assert_eq!(code, 0, "{err}");
         out
     };
@@ -118,7 +118,7 @@ fn dead_letters_are_dropped_with_a_reason(mut stage: Stage) {
         "{}",
         rows[2]
     );
-    let (_, table, _) = stage.said(&["dead-letters", "list", "--dropped", "-t", "old", "--offset", "7"]);
+    let (_, table, _) = stage.output(&["dead-letters", "list", "--dropped", "-t", "old", "--offset", "7"]);
     assert!(table.contains("drop reason") && table.contains("of the old topic"), "{table}");
     let (code, rows) = stage.rows(&["dead-letters", "retry"]);
     assert_eq!(
@@ -129,7 +129,7 @@ fn dead_letters_are_dropped_with_a_reason(mut stage: Stage) {
     let (code, rows) = stage.rows(&["losses"]);
     let shown = fields(&rows, &["agent", "first_seq", "cause", "reason"]);
     assert_eq!(shown, ["gw 2 dead_letter null", "gw 3 discarded load test", "gw null dead_letter null"]);
-    let (_, _, err) = stage.said(&["losses"]);
+    let (_, _, err) = stage.output(&["losses"]);
     assert!(err.contains("list --dropped`: 1") && err.contains("named no agent, and were dropped: 150"), "{err}");
     assert_eq!(code, 0);
 }
@@ -142,7 +142,7 @@ fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: St
     stage.put_aside(&(0..).zip(letters.iter().map(wire::to_json)).collect::<Vec<_>>());
     stage.put_aside(&[(99, wire::to_json(&updated("gw", 4))[..40].to_vec())]);
     let (code, out, err) =
-        stage.said(&["dead-letters", "retry", "--topic", "old", "--offset", "0-50", "--format", "json"]);
+        stage.output(&["dead-letters", "retry", "--topic", "old", "--offset", "0-50", "--format", "json"]);
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
     assert!(err.contains("5 stored (2 of them before), 0 remain"), "{err}");
     assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [5, 5]);
@@ -175,7 +175,7 @@ fn of_two_retries_at_once_each_letter_goes_to_one(mut stage: Stage) {
             stage.store_events(&[updated("gw", seq)]);
         }
         for output in running {
-            let (code, _, err) = said(&output.join().unwrap());
+            let (code, _, err) = texts_of(&output.join().unwrap());
             assert_eq!(code, 0, "{err}");
             let count = err.split("note: ").nth(1).and_then(|note| note.split(' ').next()).unwrap();
             returned += count.parse::<u64>().unwrap();

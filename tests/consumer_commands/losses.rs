@@ -3,10 +3,10 @@
 use highwater::wire;
 use serde_json::Value;
 
-use super::{OLD, Stage, fields, gap, on_both};
+use super::{MAKE_OLD, Stage, fields, on_both, sql_of_gap};
 use crate::support::consumer::command;
 use crate::support::events::{event, loss, started, updated};
-use crate::support::process::said;
+use crate::support::process::output_of;
 
 on_both!("consumer_commands::losses":
     losses_tell_what_explains_that_events_are_missing,
@@ -18,7 +18,7 @@ on_both!("consumer_commands::losses":
 
 fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     stage.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 4)]);
-    let (code, out, err) = stage.said(&["losses"]);
+    let (code, out, err) = stage.output(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 1), "what is only just missing may still come: {out} {err}");
     assert!(err.contains("nothing is missing"), "{err}");
     // 5 to 7 were given up, of which 6 arrived all the same; 12 is a dead letter with its number, another one has the agent from
@@ -28,11 +28,11 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     stage.store_events(&[event("gw", 8, loss(5, 7)), updated("gw", 6), updated("gw", 9), updated("gw", 10)]);
     stage.store(&[poison.into_bytes(), b"garbage".to_vec()]);
     stage.store_events(&[updated("gw", 14), event("other", 2, started())]);
-    stage.run(OLD);
-    stage.run(&gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
-    stage.run(&gap("too_large", 100, 100, "2026-11-20T13:01:00.000000Z"));
-    stage.run(&gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
-    stage.run(&gap("skipped_at_start", 10, 20, "2026-11-20T13:00:00.000000Z"));
+    stage.run(MAKE_OLD);
+    stage.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
+    stage.run(&sql_of_gap("too_large", 100, 100, "2026-11-20T13:01:00.000000Z"));
+    stage.run(&sql_of_gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
+    stage.run(&sql_of_gap("skipped_at_start", 10, 20, "2026-11-20T13:00:00.000000Z"));
     let (code, rows) = stage.rows(&["losses"]);
     assert_eq!(code, 1);
     assert_eq!(
@@ -56,7 +56,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     let places = ["kafka_topic", "kafka_partition", "first_offset", "last_offset"];
     assert_eq!(fields(&rows[6..8], &places), ["null null null null", "events 0 90 99"]);
     assert!(rows[8]["detail"].as_str().unwrap().contains("raise receive.message.max.bytes"), "{}", rows[8]);
-    let (code, _, err) = stage.said(&["losses"]);
+    let (code, _, err) = stage.output(&["losses"]);
     assert_eq!(code, 1);
     for says in [
         "events given up and declared by their agents: 2",
@@ -73,23 +73,23 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     assert_eq!((code, fields(&rows, &["cause"])), (0, vec!["expired".to_owned(), "too_large".to_owned()]));
     let (_, rows) = stage.rows(&["losses", "--until", "2026-11-20T11:30:00Z"]);
     assert_eq!(fields(&rows, &["cause"]), ["declared"]);
-    let (code, _, err) = stage.said(&["losses", "--agent", "nobody"]);
+    let (code, _, err) = stage.output(&["losses", "--agent", "nobody"]);
     assert!(code == 0 && err.contains("nothing of nobody is missing"), "{err}");
-    let (code, _, err) = stage.said(&["losses", "--since", "soon"]);
+    let (code, _, err) = stage.output(&["losses", "--since", "soon"]);
     assert!(code == 2 && err.contains("10m") && err.contains("yesterday"), "{err}");
 }
 
 fn nothing_is_missing_only_where_no_dead_letter_waits(mut stage: Stage) {
-    stage.run(&gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
+    stage.run(&sql_of_gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
     stage.store_events(&[updated("gw", 1)]);
-    assert!(stage.said(&["losses"]).2.contains("nothing is missing"));
+    assert!(stage.output(&["losses"]).2.contains("nothing is missing"));
     // 33 of an agent that the key names, and that sends no more.
     stage.store(&vec![b"garbage".to_vec(); 33]);
-    let (code, out, err) = stage.said(&["losses"]);
+    let (code, out, err) = stage.output(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 34), "{out}");
     assert!(!err.contains("nothing") && err.contains("dead-letters list`: 33"), "{err}");
     stage.run("UPDATE dead_letters SET agent = NULL");
-    let (code, out, err) = stage.said(&["losses"]);
+    let (code, out, err) = stage.output(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 1), "{out}");
     assert!(!err.contains("nothing") && err.contains("name no agent; whose events they are is not known: 33"), "{err}");
 }
@@ -103,7 +103,7 @@ fn sums_of_missing_events_do_not_overflow(mut stage: Stage) {
                      'evicted')"
         ));
     }
-    let (code, out, err) = stage.said(&["losses"]);
+    let (code, out, err) = stage.output(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 4), "{out} {err}");
     assert!(err.contains("declared by their agents: 27670116110564327421"), "{err}");
 }
@@ -117,18 +117,18 @@ fn losses_of_an_unknown_number_are_named(mut stage: Stage) {
     );
     let (code, rows) = stage.rows(&["losses"]);
     assert_eq!((code, fields(&rows, &["first_seq", "last_seq", "missing"])), (0, vec!["1 null null".to_owned()]));
-    let (code, out, err) = stage.said(&["losses"]);
+    let (code, out, err) = stage.output(&["losses"]);
     assert!(code == 0 && out.contains("  1  -         -        interrupted"), "{out}");
     assert!(err.contains("agents that crashed; how many is not known: 1") && !err.contains("nothing"), "{err}");
 }
 
 fn times_without_a_zone_are_local(stage: Stage) {
-    stage.run(&gap("expired", 1, 1, "2026-11-20T08:30:00.000000Z"));
-    stage.run(&gap("expired", 2, 2, "2026-11-20T23:30:00.000000Z"));
+    stage.run(&sql_of_gap("expired", 1, 1, "2026-11-20T08:30:00.000000Z"));
+    stage.run(&sql_of_gap("expired", 2, 2, "2026-11-20T23:30:00.000000Z"));
     let since = |zone: &str, time: &str| {
         let mut command = command();
         command.args(["losses", "--format", "json", "--since", time]).env("HIGHWATER_STORE__URL", &stage.url);
-        let (code, out, err) = said(&command.env("TZ", zone).output().unwrap());
+        let (code, out, err) = output_of(command.env("TZ", zone));
         assert_eq!(code, 0, "{err}");
         out.lines().count()
     };

@@ -17,7 +17,7 @@ use highwater::wire;
 use serde_json::Value;
 
 use crate::support::consumer::{Database, Postgres, command};
-use crate::support::process::said;
+use crate::support::process::texts_of;
 use crate::support::stores::{insert_checkpoint, store_options};
 
 pub(crate) const TOPIC: &str = "events";
@@ -42,15 +42,15 @@ impl Stage {
     pub(crate) fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("h.db").display());
-        Self::begun(url, Home::Sqlite(directory))
+        Self::from_start(url, Home::Sqlite(directory))
     }
 
     pub(crate) fn postgres(test: &str) -> Option<Self> {
         let database = Postgres::or_skip(test)?.database("commands");
-        Some(Self::begun(database.url.clone(), Home::Postgres(database)))
+        Some(Self::from_start(database.url.clone(), Home::Postgres(database)))
     }
 
-    fn begun(url: String, home: Home) -> Self {
+    fn from_start(url: String, home: Home) -> Self {
         let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&store_options("stage"));
         insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
         Self { url, store, next: 0, home }
@@ -118,18 +118,18 @@ impl Stage {
         }
     }
 
-    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn raw_output(&self, arguments: &[&str]) -> Output {
         command().args(arguments).env("HIGHWATER_STORE__URL", &self.url).output().unwrap()
     }
 
     /// Returns the exit code, standard output and standard error.
-    pub(crate) fn said(&self, arguments: &[&str]) -> (i32, String, String) {
-        said(&self.command(arguments))
+    pub(crate) fn output(&self, arguments: &[&str]) -> (i32, String, String) {
+        texts_of(&self.raw_output(arguments))
     }
 
     /// Returns the exit code, and the rows printed as JSON.
     pub(crate) fn rows(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
-        let (code, out, err) = self.said(&[arguments, &["--format", "json"]].concat());
+        let (code, out, err) = self.output(&[arguments, &["--format", "json"]].concat());
         let rows = out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}")));
         (code, rows.collect())
     }
@@ -161,11 +161,11 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
-const OLD: &str = "UPDATE agent_sequences SET first_stored_at = '2026-11-20T12:00:00.000000Z';
+const MAKE_OLD: &str = "UPDATE agent_sequences SET first_stored_at = '2026-11-20T12:00:00.000000Z';
                    UPDATE dead_letters SET stored_at = '2026-11-20T12:30:00.000000Z';
                    UPDATE losses SET stored_at = '2026-11-20T11:00:00.000000Z'";
 
-fn gap(cause: &str, first: i64, last: i64, noticed_at: &str) -> String {
+fn sql_of_gap(cause: &str, first: i64, last: i64, noticed_at: &str) -> String {
     format!(
         "INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause, \
          noticed_at) VALUES ('', 'events', 0, 0, {first}, {last}, '{cause}', '{noticed_at}');"

@@ -4,12 +4,12 @@ use std::io::{BufRead as _, BufReader};
 
 use highwater::wire;
 
-use super::{Home, OLD, Stage, TEXT_SETTINGS, gap};
+use super::{Home, MAKE_OLD, Stage, TEXT_SETTINGS, sql_of_gap};
 use crate::support::consumer::command;
 use crate::support::events::{event, loss, updated};
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
-use crate::support::process::said;
+use crate::support::process::{Spawned, is_installed, output_of};
 
 /// Returns what these commands print, in each format, and how they end.
 fn printed(url: &str) -> Vec<String> {
@@ -33,7 +33,7 @@ fn printed(url: &str) -> Vec<String> {
         for format in ["table", "json", "csv"] {
             let mut command = command();
             command.args(*arguments).args(["--format", format]).env("HIGHWATER_STORE__URL", url);
-            let (code, out, err) = said(&command.output().unwrap());
+            let (code, out, err) = output_of(&mut command);
             printed.push(format!("{} {format}: {code}\n{out}{err}", arguments.join(" ")));
         }
     }
@@ -47,8 +47,8 @@ fn no_setting_of_a_server_changes_what_is_printed() {
     stage.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9)]);
     stage.store(&[b"\\x00 \\134 garbage".to_vec(), b"\xff\0".to_vec()]);
     stage.put_aside(&[(7, b"old".to_vec()), (8, wire::to_json(&updated("gw", 6)))]);
-    stage.run(OLD);
-    stage.run(&gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
+    stage.run(MAKE_OLD);
+    stage.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
     stage.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
     let expected = printed(&stage.url);
     assert!(expected[15].contains("2026-11-20  gw"), "{}", expected[15]);
@@ -62,9 +62,9 @@ fn no_setting_of_a_server_changes_what_is_printed() {
     for setting in TEXT_SETTINGS.iter().filter(|setting| !setting.contains("read_only")) {
         database.alter(&format!("SET {setting}"));
     }
-    let (code, _, err) = stage.said(&["dead-letters", "retry", "-t", "old"]);
+    let (code, _, err) = stage.output(&["dead-letters", "retry", "-t", "old"]);
     assert!(code == 0 && err.contains("1 stored, 0 remain"), "{err}");
-    let (code, out, err) = stage.said(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
+    let (code, out, err) = stage.output(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
     assert!(code == 0 && out == "dropped 2 dead letters\n", "{err}");
     let stored = "SELECT observed_at = '2026-11-20T12:00:06Z' AND kafka_offset = 8 FROM events WHERE seq = 6";
     assert_eq!(database.ask(stored), "(t)");
@@ -75,7 +75,7 @@ fn no_setting_of_a_server_changes_what_is_printed() {
 fn readers_work_through_a_pooler_in_transaction_mode() {
     let test = "consumer_commands::output::readers_work_through_a_pooler_in_transaction_mode";
     let Some(mut stage) = Stage::postgres(test) else { return };
-    if std::process::Command::new("pgbouncer").arg("--version").output().is_err() {
+    if !is_installed("pgbouncer") {
         return skip(test, "needs pgbouncer");
     }
     stage.store_events(&[updated("gw", 1)]);
@@ -118,7 +118,7 @@ fn memory_is_bounded(stage: &Stage, rows: u64) {
     for format in ["table", "json", "csv"] {
         let mut command = command();
         command.args(["totals", "--format", format]).env("HIGHWATER_STORE__URL", &stage.url);
-        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = Spawned::start(command.stdout(std::process::Stdio::piped()));
         let mut peak = 0;
         let mut lines = 0;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -153,11 +153,11 @@ fn postgres_prints_many_rows_in_little_memory() {
 fn a_spreadsheet_runs_nothing_of_what_messages_say() {
     let mut stage = Stage::sqlite();
     stage.store(&[b"=cmd|' /C calc'!A0".to_vec(), b"-1".to_vec()]);
-    let (_, csv, _) = stage.said(&["dead-letters", "list", "--format", "csv"]);
+    let (_, csv, _) = stage.output(&["dead-letters", "list", "--format", "csv"]);
     assert!(csv.contains(",'=cmd|' /C calc'!A0,") && csv.contains(",'-1,"), "{csv}");
-    let (_, json, _) = stage.said(&["dead-letters", "list", "--format", "json"]);
+    let (_, json, _) = stage.output(&["dead-letters", "list", "--format", "json"]);
     assert!(json.contains(r#""=cmd|' /C calc'!A0""#), "{json}");
     stage.store(&["\u{202e}gpj.exe".as_bytes().to_vec()]);
-    let (_, table, _) = stage.said(&["dead-letters", "list"]);
+    let (_, table, _) = stage.output(&["dead-letters", "list"]);
     assert!(table.contains("\\u{202e}gpj.exe") && !table.contains('\u{202e}'), "{table}");
 }

@@ -3,7 +3,7 @@
 use super::{Home, Stage};
 use crate::support::consumer::{Postgres, command};
 use crate::support::events::updated;
-use crate::support::process::said;
+use crate::support::process::output_of;
 
 /// Commands that only read the store.
 const LOOKERS: &[&[&str]] = &[
@@ -39,8 +39,7 @@ fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
     }
     for (url, says) in urls {
         for verb in LOOKERS {
-            let output = command().args(*verb).env("HIGHWATER_STORE__URL", &url).output().unwrap();
-            let (code, out, err) = said(&output);
+            let (code, out, err) = output_of(command().args(*verb).env("HIGHWATER_STORE__URL", &url));
             assert_eq!((code, out.as_str()), (69, ""), "{url} {err}");
             assert!(err.contains(says), "{url}: {err}");
         }
@@ -63,7 +62,7 @@ fn what_a_reader_may_not_is_named_with_the_sql_that_mends_it() {
         let mut command = command();
         command.args(["totals", "--format", "csv"]).env("HIGHWATER_STORE__URL", &url);
         command.envs(schema.map(|schema| ("HIGHWATER_STORE__SCHEMA", schema)));
-        said(&command.output().unwrap())
+        output_of(&mut command)
     };
     let granted = |owner: &mut ::postgres::Client, err: &str| {
         let (_, sql) = err.split_once("as the owner: ").unwrap_or_else(|| panic!("{err}"));
@@ -112,7 +111,7 @@ fn a_store_that_is_none_is_shown_with_what_would_be_right() {
         for verb in ["check", "run", "totals"] {
             let mut command = command();
             command.arg(verb).env("HIGHWATER_STORE__URL", url).current_dir(directory.path());
-            let (code, _, err) = said(&command.output().unwrap());
+            let (code, _, err) = output_of(&mut command);
             assert!(
                 code == 78 && err.contains(says) && err.contains("HIGHWATER_STORE__URL"),
                 "{url} {verb}: {code} {err}"

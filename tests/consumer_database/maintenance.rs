@@ -6,7 +6,7 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::store::{PartitionWidth, Retention, StoreUrl};
 use highwater::message::Event;
 
-use super::{open_store, options_for, postgres, servers, store_first};
+use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
 use crate::support::consumer::{self, Consumer, Database};
 use crate::support::events::{event, noon, produce, started, updated, updates};
 use crate::support::faketime;
@@ -15,7 +15,7 @@ use crate::support::process::Running;
 use crate::support::services::Kafka;
 use crate::support::stores::batch_of_events;
 
-/// How long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.
+/// Returns how long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.
 fn maintained_for() -> Duration {
     let seconds = std::env::var("HIGHWATER_TEST_MAINTENANCE_S").ok();
     Duration::from_secs(seconds.map_or(10, |seconds| seconds.parse().expect("seconds")))
@@ -37,7 +37,10 @@ fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, 
 
 #[test]
 fn storing_goes_on_while_the_maintenance_runs() {
-    let Some((kafka, postgres)) = servers("maintenance::storing_goes_on_while_the_maintenance_runs") else { return };
+    let Some((kafka, postgres)) = servers_with_fail_points("maintenance::storing_goes_on_while_the_maintenance_runs")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("maintained", 1), postgres.database("maintained"));
     produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
@@ -99,7 +102,9 @@ fn expired_rows_are_deleted_in_pieces() {
 #[test]
 fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
     let test = "consumer_database::maintenance::a_consumer_whose_clock_is_years_ahead_deletes_nothing";
-    let Some((kafka, postgres)) = servers("maintenance::a_consumer_whose_clock_is_years_ahead_deletes_nothing") else {
+    let Some((kafka, postgres)) =
+        servers_with_fail_points("maintenance::a_consumer_whose_clock_is_years_ahead_deletes_nothing")
+    else {
         return;
     };
     let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
@@ -160,7 +165,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
 #[test]
 fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
     let Some((kafka, postgres)) =
-        servers("maintenance::storing_goes_on_while_a_session_holds_a_lock_that_retention_needs")
+        servers_with_fail_points("maintenance::storing_goes_on_while_a_session_holds_a_lock_that_retention_needs")
     else {
         return;
     };

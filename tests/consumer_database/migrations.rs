@@ -1,6 +1,6 @@
 //! Migrations take as long as they take, and one consumer makes them while the others wait for it.
 
-use super::servers;
+use super::servers_with_fail_points;
 use crate::support::consumer::Consumer;
 use crate::support::events::{produce, updates};
 
@@ -8,7 +8,9 @@ use crate::support::events::{produce, updates};
 fn a_second_consumer_says_that_it_waits_for_the_migration() {
     /// The lock that whoever migrates holds.
     const MIGRATION_LOCK: i64 = 0x6877_6d69_6772;
-    let Some((kafka, postgres)) = servers("migrations::a_second_consumer_says_that_it_waits_for_the_migration") else {
+    let Some((kafka, postgres)) =
+        servers_with_fail_points("migrations::a_second_consumer_says_that_it_waits_for_the_migration")
+    else {
         return;
     };
     let (topic, database) = (kafka.topic("migrating", 1), postgres.database("migrating"));
@@ -24,7 +26,9 @@ fn a_second_consumer_says_that_it_waits_for_the_migration() {
 
 #[test]
 fn a_migration_takes_as_long_as_it_takes() {
-    let Some((kafka, postgres)) = servers("migrations::a_migration_takes_as_long_as_it_takes") else { return };
+    let Some((kafka, postgres)) = servers_with_fail_points("migrations::a_migration_takes_as_long_as_it_takes") else {
+        return;
+    };
     let (topic, database) = (kafka.topic("migrated", 1), postgres.database("migrated"));
     produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);

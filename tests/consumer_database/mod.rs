@@ -16,13 +16,13 @@ use highwater::message::Event;
 
 use crate::support::consumer::{Database, Postgres};
 use crate::support::failpoints;
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
+fn servers_with_fail_points(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_database::{test}");
     failpoints::or_skip(&test)?;
-    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
+    kafka_and_postgres(&test)
 }
 
 fn postgres(test: &str) -> Option<Postgres> {

@@ -3,14 +3,17 @@
 use chrono::TimeDelta;
 use highwater::message::Event;
 
-use super::servers;
+use super::servers_with_fail_points;
 use crate::support::consumer::Consumer;
 use crate::support::events::{noon, produce, updated, updates};
 
 /// Rows of a month that somebody's DEFAULT partition has keep a partition of that month from being created.
 #[test]
 fn what_a_default_partition_has_begun_goes_there() {
-    let Some((kafka, postgres)) = servers("partitions::what_a_default_partition_has_begun_goes_there") else { return };
+    let Some((kafka, postgres)) = servers_with_fail_points("partitions::what_a_default_partition_has_begun_goes_there")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("default", 1), postgres.database("default"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     produce(&kafka.address, &topic, &updates(1..=1));
@@ -38,7 +41,10 @@ fn what_a_default_partition_has_begun_goes_there() {
 
 #[test]
 fn an_agent_with_a_bad_clock_is_named_in_the_log() {
-    let Some((kafka, postgres)) = servers("partitions::an_agent_with_a_bad_clock_is_named_in_the_log") else { return };
+    let Some((kafka, postgres)) = servers_with_fail_points("partitions::an_agent_with_a_bad_clock_is_named_in_the_log")
+    else {
+        return;
+    };
     let (topic, database) = (kafka.topic("bad_clock", 1), postgres.database("bad_clock"));
     let of_many_years = |seq: u64| {
         let mut event = updated("astray", seq);

@@ -10,9 +10,9 @@ use highwater::consumer::store::{RetriedRecord, RetryOutcome, Store, StoreError}
 use highwater::wire;
 
 use super::{open_store, postgres, store_first};
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::{Consumer, Database};
 use crate::support::events::{produce, updated, updates};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
 /// A trigger may refuse a row with any SQLSTATE.
@@ -64,7 +64,7 @@ fn a_row_for_which_every_statement_is_cancelled_is_a_dead_letter() {
     assert!(stored.progress().answers() > answers + 8, "each answer shows that the server is alive");
 }
 
-/// What comes back by itself is waited for where no row is stored, and so is a lock, whatever the probe says.
+/// A fault that passes by itself is waited for where no row is stored, and so is a lock, whatever the probe says.
 #[test]
 fn what_passes_and_locks_that_are_held_make_no_dead_letters() {
     let Some(postgres) = postgres("refused_rows::what_passes_and_locks_that_are_held_make_no_dead_letters") else {
@@ -143,7 +143,7 @@ fn a_stop_ends_the_search_for_what_is_refused() {
 #[test]
 fn a_signal_ends_the_search_for_what_is_refused() {
     let test = "consumer_database::refused_rows::a_signal_ends_the_search_for_what_is_refused";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("search", 1), postgres.database("search"));
     produce(&kafka.address, &topic, &updates(1..=3));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);

@@ -106,7 +106,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     assert!(said.contains("standby") && said.contains("primary"), "{said}");
 }
 
-/// What is missing is made by the SQL that the error names, one after the other, and then events are stored.
+/// The SQL that the errors name, one after the other, makes role, database and right, and then events are stored.
 #[test]
 fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     let test = "rights::a_missing_role_or_database_is_made_by_the_sql_that_is_named";

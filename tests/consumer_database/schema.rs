@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::message::{Body, Event};
 
-use super::{open_store, postgres, servers, store_first};
+use super::{open_store, postgres, servers_with_fail_points, store_first};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{breach, event, produce, sample, started, updated, updates};
 use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
@@ -96,7 +96,7 @@ fn a_breach_whose_agent_began_anew_is_unknown() {
 #[test]
 fn an_identity_under_other_times_is_sought_among_its_agents_newest_rows() {
     let Some((kafka, postgres)) =
-        servers("schema::an_identity_under_other_times_is_sought_among_its_agents_newest_rows")
+        servers_with_fail_points("schema::an_identity_under_other_times_is_sought_among_its_agents_newest_rows")
     else {
         return;
     };

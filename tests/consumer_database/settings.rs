@@ -1,6 +1,5 @@
 //! Settings of a server change nothing that is stored, and a pooler in a mode that would is refused.
 
-use std::process::Command;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
@@ -11,6 +10,7 @@ use super::{open_store, options_for, postgres, store_first};
 use crate::support::events::{breach, event, noon, sample, started, updates};
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
+use crate::support::process::is_installed;
 use crate::support::stores::{batch_of_events, topic_id};
 
 /// Settings of a server that change how text is read and written.
@@ -72,7 +72,7 @@ fn no_setting_of_the_server_changes_what_is_stored() {
 fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     let test = "settings::a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken";
     let Some(postgres) = postgres(test) else { return };
-    if Command::new("pgbouncer").arg("--version").output().is_err() {
+    if !is_installed("pgbouncer") {
         return skip(&format!("consumer_database::{test}"), "needs pgbouncer");
     }
     let database = postgres.database("pooled");

@@ -36,7 +36,7 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE kafka_offset = 1"), "11");
     // Alone in a quiet topic.
     assert_eq!(bench.store(&[b"garbage".to_vec()]).rejected.len(), 1);
-    assert_eq!(bench.place().next_offset, 8);
+    assert_eq!(bench.checkpoint().next_offset, 8);
     assert_eq!(bench.store(&payloads([3])).inserted, 1);
 }
 
@@ -105,7 +105,7 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     assert_eq!(bench.store(&[odd(105), odd(106), odd(107)]).rejected.len(), 3);
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "7");
     assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,50");
-    assert_eq!(bench.place().next_offset, 57);
+    assert_eq!(bench.checkpoint().next_offset, 57);
 }
 
 /// A database that refuses everything is broken, not the messages.

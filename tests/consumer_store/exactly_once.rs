@@ -42,7 +42,7 @@ fn a_replay_changes_nothing(bench: &mut Bench) {
     assert_eq!((again.inserted, again.identity_conflicts.len()), (0, 0));
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq), sum(seq) FROM events"), "100,100,5050");
     assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,100,0");
-    assert_eq!(bench.place().next_offset, 200);
+    assert_eq!(bench.checkpoint().next_offset, 200);
 }
 
 fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
@@ -50,7 +50,7 @@ fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
     let fault = bench.store.apply(&batch_of(5, &payloads(6..=7)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
-    assert_eq!(bench.place().next_offset, 3);
+    assert_eq!(bench.checkpoint().next_offset, 3);
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
 }
 
@@ -59,25 +59,25 @@ fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
     // Killed between the database's commit and Kafka's: the same offsets come again, with more behind them.
     let applied = bench.store.apply(&batch_of(0, &payloads(1..=5)), Utc::now()).unwrap();
     assert_eq!((applied.inserted, applied.stored[&0]), (2, (3, 5)));
-    assert_eq!(bench.place().next_offset, 5);
+    assert_eq!(bench.checkpoint().next_offset, 5);
     let behind = bench.store.apply(&batch_of(0, &payloads(1..=4)), Utc::now()).unwrap();
-    assert_eq!((behind.inserted, behind.stored[&0], bench.place().next_offset), (0, (4, 4), 5));
+    assert_eq!((behind.inserted, behind.stored[&0], bench.checkpoint().next_offset), (0, (4, 4), 5));
 }
 
 /// Guard 1 skips by offset, whatever record is there now: that is the difference to guard 2.
 fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
-    let mut other = bench.another();
+    let mut other = bench.another_store();
     bench.store(&payloads(1..=3));
     other.apply(&batch_of(3, &payloads(4..=9)), Utc::now()).unwrap();
     let late = bench.store.apply(&batch_of(3, &payloads(104..=106)), Utc::now()).unwrap();
     assert_eq!(late.inserted, 0);
     assert_eq!(bench.ask("SELECT count(*), max(seq) FROM events"), "9,9");
-    assert_eq!(bench.place().next_offset, 9);
+    assert_eq!(bench.checkpoint().next_offset, 9);
 }
 
 fn another_generation_is_left_alone(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
-    let old = bench.place();
+    let old = bench.checkpoint();
     bench.store.replace_checkpoint(&topic_id("events"), 0, &old, &old.recreated(0), None).unwrap();
     let fault = bench.store.apply(&batch_of(3, &payloads(4..=9)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
@@ -98,16 +98,16 @@ fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
         ),
         "c,0,0,0,2,expired"
     );
-    assert_eq!(bench.place().next_offset, 10);
+    assert_eq!(bench.checkpoint().next_offset, 10);
 }
 
 fn offsets_without_records_are_passed(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
-    let last = bench.place().last;
+    let last = bench.checkpoint().last;
     let mut batch = Batch::new(&topic_id("events"));
     batch.skip_to(0, 0, 3, 8, None);
     bench.store.apply(&batch, Utc::now()).unwrap();
-    assert_eq!((bench.place().next_offset, bench.place().last), (8, last));
+    assert_eq!((bench.checkpoint().next_offset, bench.checkpoint().last), (8, last));
 }
 
 fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
@@ -158,20 +158,20 @@ fn identities_with_two_times_are_counted_whatever_their_number(bench: &mut Bench
 
 fn last_and_anchor_are_remembered(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
-    let first = bench.place();
+    let first = bench.checkpoint();
     assert_eq!(first.last.map(|mark| mark.offset), Some(2));
     assert_eq!(first.anchor, first.last);
     bench.store(&payloads(4..=5));
-    let second = bench.place();
+    let second = bench.checkpoint();
     assert_eq!((second.last.map(|mark| mark.offset), second.anchor), (Some(4), first.last));
     let payload = wire::to_json(&updated("gw", 5));
     assert_eq!(second.last, Some(Fingerprint::new(4, Some(7), Some(b"k"), Some(&payload))));
 }
 
 fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
-    let mut other = bench.another();
+    let mut other = bench.another_store();
     bench.store(&payloads(1..=3));
-    let old = bench.place();
+    let old = bench.checkpoint();
     let new = Checkpoint { next_offset: 50, ..old.clone() };
     bench.store.replace_checkpoint(&topic_id("events"), 0, &old, &new, Some(expired(3, 49))).unwrap();
     assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
@@ -212,7 +212,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
     let Look::Postgres(database) = &bench.look else { unreachable!() };
     std::thread::scope(|scope| {
         for partition in 0..2_u64 {
-            let mut store = bench.another();
+            let mut store = bench.another_store();
             let ended = &ended;
             scope.spawn(move || {
                 for round in 0..rounds {

@@ -40,16 +40,16 @@ impl Bench {
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = StoreUrl::sqlite(&directory.path().join("h.db")).open(&store_options("test"));
-        Self::begun(store, Look::Sqlite(directory))
+        Self::from_start(store, Look::Sqlite(directory))
     }
 
     fn postgres(postgres: &Postgres) -> Self {
         let database = postgres.database("store");
         let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("test"));
-        Self::begun(store, Look::Postgres(database))
+        Self::from_start(store, Look::Postgres(database))
     }
 
-    fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
+    fn from_start(mut store: Box<dyn Store + Send>, look: Look) -> Self {
         assert_eq!(
             insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap(),
             Checkpoint::default()
@@ -57,7 +57,7 @@ impl Bench {
         Self { store, look, next: 0 }
     }
 
-    fn another(&self) -> Box<dyn Store + Send> {
+    fn another_store(&self) -> Box<dyn Store + Send> {
         match &self.look {
             Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open(&store_options("other")),
             Look::Postgres(database) => {
@@ -140,7 +140,7 @@ impl Bench {
         }
     }
 
-    fn place(&mut self) -> Checkpoint {
+    fn checkpoint(&mut self) -> Checkpoint {
         self.store.checkpoints(&topic_id("events")).unwrap()[&0].clone()
     }
 }

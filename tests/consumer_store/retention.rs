@@ -230,7 +230,7 @@ fn what_is_renewed_while_it_expires_stays() {
     assert_eq!(bench.ask("SELECT kafka_offset, length(payload) FROM dead_letters"), "0,7");
 }
 
-/// Of a large table, only the index is read to see that an agent has no row left.
+/// Only the index of a large table is read to see that an agent has no row left.
 #[test]
 fn what_an_agent_leaves_behind_is_looked_up_by_its_key() {
     let test = "consumer_store::retention::what_an_agent_leaves_behind_is_looked_up_by_its_key";

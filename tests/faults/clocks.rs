@@ -7,11 +7,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::support::agent;
-use crate::support::consumer::Postgres;
 use crate::support::faketime;
 use crate::support::netns::skip;
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::world::World;
 
 /// Traffic of a known rate: `syn0` receives between 6 and 98 Mbit/s all the time, and never 500.
@@ -47,7 +46,7 @@ fn breach_is_true(world: &World) {
 #[test]
 fn clock_jumps() {
     let test = "faults::clocks::clock_jumps";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
     let fault = Fault { name: "clock-jumps", short: 5, long: 100, fresh_every: 10 };
     let make = || {

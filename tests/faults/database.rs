@@ -9,17 +9,12 @@ use fastrand::Rng;
 use crate::support::consumer::Postgres;
 use crate::support::proxy::{Cut, Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
 use crate::support::world::World;
-
-/// Kafka that all tests share, and a database server of the test's own.
-fn servers(test: &str) -> Option<(Kafka, Postgres)> {
-    Some((Kafka::or_skip(test)?, Postgres::own(test)?))
-}
 
 #[test]
 fn database_restarted() {
-    let Some((kafka, postgres)) = servers("faults::database::database_restarted") else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres("faults::database::database_restarted") else { return };
     let fault = Fault { name: "database-restarted", short: 3, long: 150, fresh_every: 25 };
     let make = || World::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |world, rng| {
@@ -33,7 +28,7 @@ fn database_restarted() {
 
 #[test]
 fn database_stopped() {
-    let Some((kafka, postgres)) = servers("faults::database::database_stopped") else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres("faults::database::database_stopped") else { return };
     let fault = Fault { name: "database-stopped", short: 1, long: 20, fresh_every: 10 };
     let make = || World::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |world, rng| {
@@ -54,7 +49,7 @@ fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> Worl
 #[test]
 fn database_unreachable() {
     let test = "faults::database::database_unreachable";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "database-unreachable", short: 1, long: 20, fresh_every: 10 };
     let proxy = Proxy::new("");
     let make = || behind(&proxy, fault.name, &kafka, &postgres);
@@ -71,7 +66,7 @@ fn database_unreachable() {
 #[test]
 fn backend_lost_at_commit() {
     let test = "faults::database::backend_lost_at_commit";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "backend-lost-at-commit", short: 2, long: 50, fresh_every: 25 };
     let proxy = Proxy::new("");
     let make = || behind(&proxy, fault.name, &kafka, &postgres);

@@ -18,7 +18,7 @@ use crate::support::agent::Running;
 use crate::support::consumer::{self, Postgres};
 use crate::support::netns::skip;
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::world::{World, busy};
 
 /// Log lines of an agent that goes on without its disk, and that has it back.
@@ -104,14 +104,14 @@ struct OnDisk {
     _consuming: consumer::Running,
 }
 
-fn make(fault: &Fault, kafka: &Kafka, postgres: &Postgres) -> OnDisk {
+fn make_on_disk(fault: &Fault, kafka: &Kafka, postgres: &Postgres) -> OnDisk {
     let mut world = World::new(fault.name, kafka, postgres);
     let disk = Disk::on(&world.agent.state_dir()).expect("it could be mounted before");
     let _consuming = world.start_consumer();
     OnDisk { disk, world, _consuming }
 }
 
-fn can(test: &str) -> bool {
+fn can_break_disks(test: &str) -> bool {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let possible = Disk::on(directory.path()).is_some() && strace_can();
     if !possible {
@@ -122,13 +122,13 @@ fn can(test: &str) -> bool {
 
 /// Runs the rounds of `fault`: `round` breaks the disk, and mends it when the agent has noticed.
 fn disk_rounds(test: &str, fault: &Fault, mut round: impl FnMut(&mut OnDisk, &mut Rng) -> Running) {
-    if !fault.is_due() || !can(test) {
+    if !fault.is_due() || !can_break_disks(test) {
         return;
     }
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     rounds(
         fault,
-        || make(fault, &kafka, &postgres),
+        || make_on_disk(fault, &kafka, &postgres),
         |on_disk, rng| {
             let running = round(on_disk, rng);
             let recovery = recovered("the disk is back", || running.log().contains(BACK));
@@ -162,7 +162,7 @@ fn accept_rings(world: &mut World, windows: &[u64]) {
     }
 }
 
-fn degraded(running: &Running) {
+fn until_degraded(running: &Running) {
     recovered("the agent notices", || running.log().contains(DEGRADED));
 }
 
@@ -177,7 +177,7 @@ fn disk_full() {
         world.agent.configure(&busy("127.0.0.1:9", &topic));
         running.signal("HUP");
         disk.fill(rng.u64(0..64 << 10));
-        degraded(&running);
+        until_degraded(&running);
         let late = rng.bool();
         if late {
             // Events that were kept in memory are delivered from there, and are not on the disk afterwards.
@@ -201,7 +201,7 @@ fn disk_read_only_at_start() {
     disk_rounds("faults::disk::disk_read_only_at_start", &fault, |OnDisk { disk, world, .. }, rng| {
         disk.remount("ro");
         let running = world.agent.start(&["-v"]);
-        degraded(&running);
+        until_degraded(&running);
         world.flows();
         sleep(Duration::from_millis(rng.u64(0..3_000)));
         disk.remount("rw");
@@ -217,7 +217,7 @@ fn failing(test: &str, fault: &Fault, calls: &[&str], error: &str) {
         sleep(Duration::from_millis(rng.u64(0..1_000)));
         let calls = calls[rng.usize(..calls.len())];
         let failing = Failing::of(&running, calls, &format!("error={error}:when={}+", rng.u8(1..30)));
-        degraded(&running);
+        until_degraded(&running);
         sleep(Duration::from_millis(rng.u64(0..1_000)));
         drop(failing);
         running

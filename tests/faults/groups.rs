@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::support::consumer::{Consumer, Postgres, Running};
+use crate::support::consumer::{Consumer, Running};
 use crate::support::events::produce;
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::world::World;
 
-fn member(world: &World) -> (Consumer, Running) {
+fn start_member(world: &World) -> (Consumer, Running) {
     let mut consumer = Consumer::new(world.brokers(), &world.topic, &world.database.url);
     let running = consumer.start(&[]);
     (consumer, running)
@@ -21,11 +21,11 @@ fn member(world: &World) -> (Consumer, Running) {
 #[test]
 fn a_member_without_partitions_holds_up_nobody() {
     let test = "faults::groups::a_member_without_partitions_holds_up_nobody";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let mut world = World::new("idle-member", &kafka, &postgres);
     let mut members = Vec::new();
     for _ in 0..4 {
-        let (consumer, running) = member(&world);
+        let (consumer, running) = start_member(&world);
         running.until("partition"); // those that are its own, or none; each join is a rebalance of all
         members.push((consumer, running));
     }
@@ -44,18 +44,18 @@ fn a_member_without_partitions_holds_up_nobody() {
 #[test]
 fn consumer_stopped() {
     let test = "faults::groups::consumer_stopped";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "consumer-stopped", short: 1, long: 20, fresh_every: 5 };
     rounds(
         &fault,
         || World::new(fault.name, &kafka, &postgres),
         |world, rng| {
-            let (_one, first) = member(world);
+            let (_one, first) = start_member(world);
             first.until("partitions [0]");
             world.feed(rng.u64(1..6), rng.u64(100..3_000));
             sleep(Duration::from_millis(rng.u64(0..400)));
             first.signal("STOP");
-            let (_two, second) = member(world);
+            let (_two, second) = start_member(world);
             // Its session ends, and all is stored without it.
             second.until("partitions [0]");
             let outcome = world.settle();
@@ -76,12 +76,12 @@ fn consumer_stopped() {
 #[test]
 fn rebalances() {
     let test = "faults::groups::rebalances";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "rebalances", short: 5, long: 200, fresh_every: 20 };
     let make = || {
         let topic = kafka.topic(fault.name, 4);
         let world = World::over(topic, fault.name, &kafka, &kafka.address, &postgres, str::to_owned);
-        let members: Vec<_> = (0..2).map(|_| member(&world)).collect();
+        let members: Vec<_> = (0..2).map(|_| start_member(&world)).collect();
         (world, members)
     };
     rounds(&fault, make, |(world, members), rng| {
@@ -89,20 +89,20 @@ fn rebalances() {
             world.feed(8, rng.u64(1..400));
             sleep(Duration::from_millis(rng.u64(0..700)));
             if members.len() == 4 || members.len() > 2 && rng.bool() {
-                leave(members.swap_remove(rng.usize(..members.len())), rng);
+                end_member(members.swap_remove(rng.usize(..members.len())), rng);
             } else {
-                members.push(member(world));
+                members.push(start_member(world));
             }
         }
         // One more that leaves with a batch in hand.
         world.feed(8, rng.u64(1..400));
-        leave(members.swap_remove(rng.usize(..members.len())), rng);
-        members.push(member(world));
+        end_member(members.swap_remove(rng.usize(..members.len())), rng);
+        members.push(start_member(world));
         world.settle()
     });
 }
 
-fn leave((_consumer, mut running): (Consumer, Running), rng: &mut Rng) {
+fn end_member((_consumer, mut running): (Consumer, Running), rng: &mut Rng) {
     if rng.bool() {
         return running.kill();
     }
@@ -114,7 +114,7 @@ fn leave((_consumer, mut running): (Consumer, Running), rng: &mut Rng) {
 #[test]
 fn group_offsets_wrong() {
     let test = "faults::groups::group_offsets_wrong";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "group-offsets-wrong", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,
@@ -129,7 +129,7 @@ fn group_offsets_wrong() {
                 _ => &["--reset-offsets", "--to-earliest", "--execute"],
             };
             kafka.change_group(&world.topic, &world.topic, wrong);
-            let (_consumer, running) = member(world);
+            let (_consumer, running) = start_member(world);
             let outcome = world.settle();
             drop(running);
             outcome
@@ -141,7 +141,7 @@ fn group_offsets_wrong() {
 #[test]
 fn sent_twice() {
     let test = "faults::groups::sent_twice";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "sent-twice", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,

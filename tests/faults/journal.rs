@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::support::consumer::Postgres;
 use crate::support::rounds::{Fault, recovered, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::world::{World, busy};
 
 /// More events than a small journal holds for long: some 1,000 a second.
@@ -31,7 +30,7 @@ fn flood(brokers: &str, topic: &str) -> String {
 #[test]
 fn journal_full() {
     let test = "faults::journal::journal_full";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "journal-full", short: 1, long: 20, fresh_every: 10 };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);
@@ -103,7 +102,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn journal_damaged() {
     let test = "faults::journal::journal_damaged";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "journal-damaged", short: 20, long: 500, fresh_every: 25 };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);

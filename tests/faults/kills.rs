@@ -3,15 +3,14 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::support::consumer::Postgres;
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::world::World;
 
 #[test]
 fn kill_agent() {
     let test = "faults::kills::kill_agent";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "kill-agent", short: 30, long: 1_000, fresh_every: 50 };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);
@@ -31,7 +30,7 @@ fn kill_agent() {
 #[test]
 fn kill_consumer() {
     let test = "faults::kills::kill_consumer";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "kill-consumer", short: 30, long: 1_000, fresh_every: 50 };
     let make = || World::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |world, rng| {

@@ -15,7 +15,7 @@ use crate::support::events::{link_rates, produce, produce_raw, rates_since, upda
 use crate::support::failpoints::{self, until_stopped};
 use crate::support::process::until;
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::world::World;
 
 /// Makes a fault and a test for each point of a program, and the list of them.
@@ -55,7 +55,7 @@ kill_at!(kill_publishing at OF_THE_HOURS:
 );
 
 fn kill_agent(test: &str, fault: Fault, point: &str) {
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);
@@ -76,7 +76,7 @@ fn kill_agent(test: &str, fault: Fault, point: &str) {
 const BATCH: u64 = batch::RECORDS_MAX as u64;
 
 fn kill_consumer(test: &str, fault: Fault, point: &str) {
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || {
         let world = World::new(fault.name, &kafka, &postgres);
@@ -86,7 +86,7 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
     };
     rounds(&fault, make, |(world, sent), rng| {
         // Two batches or more.
-        accept(world, sent, rng.u64(BATCH + 1..2 * BATCH));
+        send_and_accept(world, sent, rng.u64(BATCH + 1..2 * BATCH));
         let passing = rng.u64(1..=2);
         let kill = if passing == 1 { "return" } else { "1*off->return" };
         let running = world.consumer.start_at(&format!("{point}={kill}"), &[]);
@@ -100,7 +100,7 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
 }
 
 fn kill_publishing(test: &str, fault: Fault, point: &str) {
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     rounds(&fault, || Hours::new(fault.name, &kafka, &postgres), |hours, rng| hours.round(&kafka, point, rng));
 }
@@ -116,7 +116,7 @@ struct Hours {
     seq: u64,
 }
 
-/// What Kafka or the database has of an hour: its version, and the seconds in it.
+/// An hour as Kafka or the database has it: its version, and the seconds in it.
 type Published = (i64, i64);
 
 impl Hours {
@@ -215,7 +215,7 @@ impl Hours {
     }
 }
 
-fn accept(world: &mut World, sent: &mut u64, count: u64) {
+fn send_and_accept(world: &mut World, sent: &mut u64, count: u64) {
     let events: Vec<Event> = (*sent + 1..=*sent + count).map(|seq| updated("gw", seq)).collect();
     *sent += count;
     produce(world.brokers(), &world.topic, &events);
@@ -230,18 +230,18 @@ fn is_no_dead_letter(world: &World, poison: u64) {
 /// A consumer is paused at `point`, with a batch of `poison` messages that are no events, or with one of events; another takes its
 /// partition, and stores it all; then the first one is woken.
 fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || (World::new(fault.name, &kafka, &postgres), 0);
     rounds(fault, make, |(world, sent), rng| {
         let messages = (0..poison).map(|_| ("gw".to_owned(), b"no event".to_vec()));
         produce_raw(world.brokers(), &world.topic, messages, None);
         if poison == 0 {
-            accept(world, sent, rng.u64(1..3_000));
+            send_and_accept(world, sent, rng.u64(1..3_000));
         }
         let mut sleeper = world.consumer.start_at(&format!("{point}=1*return(stop)"), &[]);
         until_stopped(sleeper.id());
-        accept(world, sent, rng.u64(1..3_000));
+        send_and_accept(world, sent, rng.u64(1..3_000));
         let mut successor = Consumer::new(world.brokers(), &world.topic, &world.database.url).start(&[]);
         let took_over = world.settle();
         successor.signal("TERM");
@@ -281,7 +281,7 @@ fn consumer_paused_with_the_lock() {
 #[test]
 fn database_went_back() {
     let test = "faults::points::database_went_back";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "database-went-back", short: 1, long: 20, fresh_every: 20 };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);
@@ -289,12 +289,12 @@ fn database_went_back() {
         (world, consuming, 0)
     };
     rounds(&fault, make, |(world, _consuming, sent), rng| {
-        accept(world, sent, rng.u64(1..3_000));
+        send_and_accept(world, sent, rng.u64(1..3_000));
         world.settle();
         let before = rng.u64(0..*sent);
         let sql = format!("DELETE FROM events WHERE seq > {before}; UPDATE kafka_offsets SET next_offset = {before}");
         world.database.client().batch_execute(&sql).expect("the database obeys");
-        accept(world, sent, rng.u64(1..3_000));
+        send_and_accept(world, sent, rng.u64(1..3_000));
         let outcome = world.settle();
         is_no_dead_letter(world, 0);
         outcome

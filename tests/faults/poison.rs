@@ -7,10 +7,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use highwater::wire;
 
-use crate::support::consumer::Postgres;
 use crate::support::events::{produce_raw, updated};
 use crate::support::rounds::{Fault, Outcome, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::kafka_and_postgres;
 use crate::support::world::World;
 
 /// Poison messages in a round.
@@ -73,7 +72,7 @@ fn dose(rng: &mut Rng) -> Payload {
 #[test]
 fn poison() {
     let test = "faults::poison::poison";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "poison", short: 1, long: 50, fresh_every: 5 };
     let make = || (World::new(fault.name, &kafka, &postgres).named(), 0);
     rounds(&fault, make, |(world, poured), rng| {

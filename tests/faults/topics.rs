@@ -7,10 +7,9 @@ use highwater::message::Event;
 use highwater::wire;
 
 use crate::support::agent::until;
-use crate::support::consumer::Postgres;
 use crate::support::events::{Transaction, produce_raw, updated};
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::world::World;
 
 /// Waits until all of the topic's offsets are read in the database, and none was taken for a loss.
@@ -24,7 +23,7 @@ fn is_read_to_its_end(kafka: &Kafka, world: &World) {
 #[test]
 fn transactions() {
     let test = "faults::topics::transactions";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "transactions", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,
@@ -57,7 +56,7 @@ fn transactions() {
 #[test]
 fn compaction() {
     let test = "faults::topics::compaction";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "compaction", short: 1, long: 20, fresh_every: 10 };
     let make = || {
         let world = World::new(fault.name, &kafka, &postgres).named();
@@ -93,7 +92,7 @@ fn compaction() {
 
 /// The topic is deleted and made again under a consumer that runs, or while none does.
 fn remade(test: &str, fault: &Fault, longer: bool) {
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     rounds(
         fault,
         || (World::new(fault.name, &kafka, &postgres).named(), 0),

@@ -76,7 +76,7 @@ fn named(name: &str) -> DistinguishedName {
 }
 
 /// Writes a file that only its owner may read, in one step, as a careful rotation does.
-pub(crate) fn put(directory: &Path, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write_file(directory: &Path, name: &str, text: &str) -> PathBuf {
     let (path, new) = (directory.join(name), directory.join(format!(".{name}.new")));
     fs::write(&new, text).expect("it can be written");
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("it is ours");

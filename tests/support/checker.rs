@@ -285,12 +285,12 @@ mod tests {
 
     #[test]
     fn what_the_real_parts_hold_is_read() {
-        use crate::support::consumer::{Consumer, Postgres};
+        use crate::support::consumer::Consumer;
         use crate::support::events::{event, loss, produce, produce_raw, started, updated};
-        use crate::support::services::Kafka;
+        use crate::support::services::kafka_and_postgres;
 
         let test = "support::checker::tests::what_the_real_parts_hold_is_read";
-        let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+        let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
         let (topic, database) = (kafka.topic("checker", 1), postgres.database("checker"));
         let mut events: Vec<Event> = [1, 3, 2, 6].map(|seq| updated("gw", seq)).into();
         events.push(event("gw", 7, loss(4, 5)));

@@ -230,12 +230,12 @@ impl Consumer {
         self.start_as(command(), arguments)
     }
 
-    /// The same, with these fail points.
+    /// Starts it with these fail points.
     pub(crate) fn start_at(&mut self, points: &str, arguments: &[&str]) -> Running {
         self.start_as(command_at(points), arguments)
     }
 
-    /// The same, run by `command`, which ends in the program.
+    /// Starts it by `command`, which ends in the program.
     pub(crate) fn start_as(&mut self, mut command: Command, arguments: &[&str]) -> Running {
         self.runs += 1;
         command.args(["run", "-v", "--config"]).arg(self.config()).args(arguments);

@@ -17,6 +17,11 @@ pub(crate) fn noon() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_176_000, 0).expect("a time")
 }
 
+/// Reads a time, as in `2026-11-20T12:00:00Z`.
+pub(crate) fn utc(text: &str) -> DateTime<Utc> {
+    text.parse().expect("a time")
+}
+
 /// Makes the `seq`th event of `agent`'s first epoch, a second after the one before.
 pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
     Event {
@@ -201,7 +206,7 @@ pub(crate) fn rates(agent: &str, seq: u64, links: Vec<LinkRates>) -> Event {
     rates_since(noon(), agent, seq, links)
 }
 
-/// The same, where the first window began at another time. A consumer that runs keeps histograms of the last weeks only.
+/// Makes such a message where the first window began at another time. A consumer that runs keeps histograms of the last weeks only.
 pub(crate) fn rates_since(first: DateTime<Utc>, agent: &str, seq: u64, links: Vec<LinkRates>) -> Event {
     let started_at = first + TimeDelta::minutes(5) * (seq as i32 - 1);
     let window = RateWindow { started_at, duration_ms: 300_000, version: "1".into(), links };

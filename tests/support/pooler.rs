@@ -3,15 +3,15 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::consumer::Database;
-use super::process::until;
+use super::process::{Spawned, until};
 
 /// PgBouncer. Ended when it is dropped.
 pub(crate) struct Pooler {
     pub(crate) url: String,
-    child: Child,
+    _child: Spawned,
     _directory: tempfile::TempDir,
 }
 
@@ -38,15 +38,8 @@ impl Pooler {
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .stdout(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = Spawned::start(&mut command);
         until("pgbouncer listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-        Self { url: format!("postgres://{role}@127.0.0.1:{port}/{name}"), child, _directory: directory }
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { url: format!("postgres://{role}@127.0.0.1:{port}/{name}"), _child: child, _directory: directory }
     }
 }

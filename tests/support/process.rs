@@ -1,6 +1,8 @@
-//! Processes: a run of one of the programs, the scripts of `tests/support`, signals, and waiting.
+//! Processes: runs of our programs and of others, the scripts of `tests/support`, signals, and waiting.
 
 use std::fs::{self, File};
+use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::Arc;
@@ -102,6 +104,47 @@ impl Drop for Running {
     }
 }
 
+/// A process that its test reads, writes and waits for as std does. Killed when it is dropped.
+pub(crate) struct Spawned(Option<Child>);
+
+impl Spawned {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(Some(command.spawn().expect("the program starts")))
+    }
+
+    pub(crate) fn wait_with_output(mut self) -> io::Result<Output> {
+        self.0.take().expect("it was started").wait_with_output()
+    }
+}
+
+impl Deref for Spawned {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("it was started")
+    }
+}
+
+impl DerefMut for Spawned {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it was started")
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Returns whether this program can be started, by asking it for its version.
+pub(crate) fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
+}
+
 /// Sends a process a signal by its name: TERM, HUP, STOP.
 pub(crate) fn signal(id: impl ToString, name: &str) {
     let status = Command::new("kill").args(["-s", name, id.to_string().trim()]).status();
@@ -113,8 +156,13 @@ pub(crate) fn script(name: &str) -> Command {
     Command::new(format!("{}/tests/support/{name}", env!("CARGO_MANIFEST_DIR")))
 }
 
-/// Returns the exit code, standard output and standard error of a command.
-pub(crate) fn said(output: &Output) -> (i32, String, String) {
+/// Runs a command to its end, and returns its exit code, standard output and standard error.
+pub(crate) fn output_of(command: &mut Command) -> (i32, String, String) {
+    texts_of(&command.output().expect("the program runs"))
+}
+
+/// Returns exit code, standard output and standard error of a command that has ended.
+pub(crate) fn texts_of(output: &Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

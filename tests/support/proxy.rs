@@ -68,11 +68,11 @@ const BEAT: Duration = Duration::from_millis(10);
 impl Proxy {
     /// Starts on loopback in front of `upstream`, `HOST:PORT`, which may be set later.
     pub(crate) fn new(upstream: &str) -> Self {
-        Self::at("127.0.0.1", upstream)
+        Self::on_host("127.0.0.1", upstream)
     }
 
-    /// The same, on another address of this host.
-    pub(crate) fn at(host: &str, upstream: &str) -> Self {
+    /// Starts a proxy on another address of this host.
+    pub(crate) fn on_host(host: &str, upstream: &str) -> Self {
         let listener = TcpListener::bind((host, 0)).expect("a free port");
         let address = listener.local_addr().expect("it has one");
         let state = Arc::new(State {

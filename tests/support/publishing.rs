@@ -72,7 +72,7 @@ impl Publishing {
         publisher.turn(system, clock.monotonic(), stamp, waker).expect("the journal works");
     }
 
-    /// Has the system give no resources for another thread, or give them again.
+    /// Makes the system refuse resources for another thread, or give them again.
     pub(crate) fn set_barren(&mut self, is_barren: bool) {
         self.is_barren = is_barren;
     }

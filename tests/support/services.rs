@@ -9,6 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
+use super::consumer::Postgres;
 use super::netns::skip;
 use super::process::{script, signal};
 use super::proxy::Proxy;
@@ -53,6 +54,16 @@ impl Cluster {
         });
         &self.brokers[leader as usize - 1]
     }
+}
+
+/// Returns the running servers; without both of them the test is skipped.
+pub(crate) fn kafka_and_postgres(test: &str) -> Option<(Kafka, Postgres)> {
+    Some((Kafka::or_skip(test)?, Postgres::or_skip(test)?))
+}
+
+/// Returns the running Kafka, and a PostgreSQL of the test's own.
+pub(crate) fn kafka_and_own_postgres(test: &str) -> Option<(Kafka, Postgres)> {
+    Some((Kafka::or_skip(test)?, Postgres::own(test)?))
 }
 
 pub(crate) struct Kafka {
@@ -239,7 +250,7 @@ impl Kafka {
         assert!(!said.contains("Error"), "{said}");
     }
 
-    /// Has the topic compacted at once: it keeps only the last message of each key.
+    /// Compacts the topic at once: it keeps only the last message of each key.
     pub(crate) fn compact(&self, topic: &str) {
         let class = "kafka.admin.ConfigCommand";
         let compact = "cleanup.policy=compact,segment.ms=100,min.cleanable.dirty.ratio=0.001,min.compaction.lag.ms=0";

@@ -64,7 +64,7 @@ impl Veth {
         u64::from(count) * (LARGE_BYTES as u64 + OVERHEAD_BYTES)
     }
 
-    /// Has the other end send large packets to the host's, and returns their bytes on the link.
+    /// Sends large packets from the other end to the host's, and returns their bytes on the link.
     pub(crate) fn receive_large(&self, count: u32) -> u64 {
         let packet = format!("head -c {LARGE_BYTES} /dev/zero > /dev/udp/{}/9", self.host);
         let script = format!("for ((n = 0; n < {count}; n++)); do {packet}; done");

@@ -41,7 +41,7 @@ impl World {
         Self::behind(name, kafka, &kafka.address, postgres, str::to_owned)
     }
 
-    /// The same, where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
+    /// Makes a world where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
     pub(crate) fn behind(
         name: &str,
         kafka: &Kafka,
@@ -52,7 +52,7 @@ impl World {
         Self::over(kafka.topic(name, 1), name, kafka, brokers, postgres, store)
     }
 
-    /// The same, with an existing topic.
+    /// Makes such a world with an existing topic.
     pub(crate) fn over(
         topic: String,
         name: &str,

@@ -20,7 +20,7 @@ impl Import {
         Self { from: segments(from), to: segments(to) }
     }
 
-    /// Whether it leads from something in `from` to something in `to`, both below `crate`.
+    /// Returns whether it leads from something in `from` to something in `to`, both below `crate`.
     pub(super) fn leads(&self, from: &str, to: &str) -> bool {
         let Self { from: begins, to: ends } = Self::of(from, to);
         self.from.starts_with(&begins) && self.to.starts_with(&ends)
