@@ -41,7 +41,7 @@ impl Publishing {
             urgent: Vec::new(),
             events_max: 500,
             journal_bytes: 16 << 20,
-            undelivered: "wait in memory",
+            waiting: "the events wait in memory",
             create_topics: None,
         };
         let clock = SystemClock::default();

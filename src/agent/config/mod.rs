@@ -333,7 +333,7 @@ fn publisher(
         urgent,
         events_max,
         journal_bytes: journal_size.bytes(),
-        undelivered: "stay in the journal",
+        waiting: "the events stay in the journal",
         create_topics: None,
     })
 }

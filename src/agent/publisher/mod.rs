@@ -3,6 +3,12 @@
 //! The tick's thread decides and keeps the journal; a worker thread owns the producer. Events go one way over a channel, reports
 //! the other, and neither thread waits for the other. The producer outlives a flush: a new one needs connection, handshake and
 //! metadata, and leaves an id on the broker for a day. It ends after a time without events, so that an idle host sends no byte.
+//! ```text
+//!  tick    trigger ─► journal's batch ─► under way ──events──►  worker   unacked ─► producer ─► Kafka
+//!          journal: removed ◄── acknowledged ◄──reports──────            session's end ◄─ reports, errors
+//! ```
+//! Whatever goes wrong, a session ends for a [`SessionEnd`](session_end::SessionEnd), and the next producer sends all that is unacked
+//! again, in order. An event that Kafka has and the journal still holds is sent twice, never not at all.
 
 mod backoff;
 mod commands;
@@ -69,7 +75,8 @@ pub struct Settings {
     pub events_max: u64,
     /// Size of the journal, a quarter of which may be in flight at most, so that there is always something to evict.
     pub journal_bytes: u64,
-    pub undelivered: &'static str,
+    /// End of the log lines about trouble: what waits, and where, such as "the events stay in the journal".
+    pub waiting: &'static str,
     pub create_topics: Option<TopicPlan>,
 }
 
@@ -374,7 +381,7 @@ impl Publisher {
                 }
                 Err(why) => {
                     if self.unstarted.as_ref() != Some(&why) {
-                        error!("cannot publish: {why}; the events {}", self.settings.undelivered);
+                        error!("cannot publish: {why}; {}", self.settings.waiting);
                         self.progress.problems.start(now_ms, &format!("cannot publish: {why}"));
                         self.unstarted = Some(why);
                     }

@@ -49,7 +49,7 @@ fn settings() -> Settings {
         urgent: Vec::new(),
         events_max: 500,
         journal_bytes: 16 << 20,
-        undelivered: "wait in memory",
+        waiting: "the events wait in memory",
         create_topics: None,
     }
 }

@@ -212,8 +212,8 @@ impl Worker {
         self.has_topics = false;
         let pause = self.backoff.next(first, longest);
         self.log_throttled(&format!(
-            "cannot publish: {why}; the events {}, next attempt in {}",
-            self.settings.undelivered,
+            "cannot publish: {why}; {}, next attempt in {}",
+            self.settings.waiting,
             lasting(pause)
         ));
         self.report_trouble(WorkerReport::Trouble { what: format!("cannot publish: {why}"), gave_up: true });
@@ -515,10 +515,7 @@ impl Worker {
                     code => (code.unwrap_or(Code::Fail), "the broker's log says why"),
                 };
                 let what = format!("topic {topic} refuses events: {code}; {remedy}");
-                self.log_throttled(&format!(
-                    "cannot publish: {what}; the events {} and are tried again",
-                    self.settings.undelivered
-                ));
+                self.log_throttled(&format!("cannot publish: {what}; {} and are tried again", self.settings.waiting));
                 self.report_trouble(WorkerReport::Refusing { what });
                 POLL_AWAY
             }
@@ -526,8 +523,7 @@ impl Worker {
     }
 
     fn report_away(&mut self, reason: &str, gave_up: bool) {
-        let is_new =
-            self.log_throttled(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered));
+        let is_new = self.log_throttled(&format!("cannot reach Kafka, {}: {reason}", self.settings.waiting));
         if is_new || gave_up {
             self.report_trouble(WorkerReport::Trouble { what: format!("cannot reach Kafka: {reason}"), gave_up });
         }
@@ -538,7 +534,7 @@ impl Worker {
         let cause = cause.unwrap_or_else(|| "the brokers report no cause".to_owned());
         let overdue = lasting(session.overdue_after);
         let what = format!("Kafka has not acknowledged an event for over {overdue}: {cause}");
-        if self.log_throttled(&format!("{what}; the events {}", self.settings.undelivered)) {
+        if self.log_throttled(&format!("{what}; {}", self.settings.waiting)) {
             self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
         }
     }
@@ -579,7 +575,7 @@ impl Worker {
 
     fn recover(&mut self) {
         if self.trouble.clear() {
-            info!("publishing again");
+            info!("publishing again to {}", self.settings.topic);
         }
         if std::mem::take(&mut self.is_troubled) {
             let _ = self.reports.send(WorkerReport::Recovered);

@@ -61,6 +61,7 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
         linger: events.linger.min(LINGER),
         urgent: Vec::new(),
         events_max: u64::MAX,
+        waiting: "the rates stay in the journal",
         ..events
     }
 }

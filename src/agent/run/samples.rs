@@ -130,7 +130,7 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
         urgent: Vec::new(),
         events_max: u64::MAX,
         journal_bytes: RING.bytes(),
-        undelivered: "wait in memory",
+        waiting: "the samples wait in memory",
         ..events
     }
 }

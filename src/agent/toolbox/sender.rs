@@ -59,7 +59,7 @@ impl EventSender {
                 interval: Duration::ZERO,
                 linger: Duration::MAX,
                 journal_bytes: bytes,
-                undelivered: "wait in memory",
+                waiting: "the events wait in memory",
                 ..settings
             };
             Publisher::new(settings, false, clock.monotonic())
