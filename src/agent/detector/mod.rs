@@ -1,4 +1,12 @@
-//! Judges readings by a meter for each link and the limits on links and their sums, in the loop, simulations and replays alike.
+//! Judges readings, in the loop, simulations and replays alike. Pure: readings and their time come in, bodies of events go out.
+//! ```text
+//!  reading ─► link: meter ─► traffic ─► tracker of each limit and direction ─► raised, updated, cleared
+//!                     │ verdict │
+//!                     │         └─► host: sum over links, once each of them is known up to a time ─► tracker
+//!                     └─► without a rate: no limit is judged, and no window counts the second
+//! ```
+//! A breach ends in one of two ways: its rate was seen below `clear_at` for long enough, or what it was measured on is gone (link,
+//! limit, agent), which its `reason` says. A reset, a jump, a suspend or an unread link ends none, and raises none.
 
 mod host;
 pub mod limit;

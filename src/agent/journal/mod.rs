@@ -1,6 +1,13 @@
 //! Registers events until Kafka has acknowledged them, in a [`SqliteJournal`] on disk or in memory. An agent has a
 //! [`DurableJournal`], which changes from disk to memory while the disk cannot be written.
 //!
+//! ```text
+//!  append ─► registered, synced ─► handed out ─► acknowledged by Kafka ─► removed
+//!                 └─► evicted, expired, damaged ─► in the range of a loss, in the same transaction
+//! ```
+//! A power cut after `append` costs nothing, one after the removal a copy, which the consumer knows by its identity. Where SQLite's
+//! files went back in time, the mark beside them shows it. On a full or failing disk, events wait in memory, and are written back.
+//!
 //! Invariants of every implementation:
 //!
 //! - An event returned by [`Journal::append`] stays until it is removed, or its loss is declared by a `loss` event that is
