@@ -7,7 +7,7 @@
 //! - `agent_links`: the events of a real link say what it carried and what became of it.
 //! - `rates`: windows of rates are the sums of the samples, and those that were lost are declared.
 //! - `agent_journal`: events that the journal accepted arrive, whatever happens to the agent and to the broker.
-//! - `agent_status`: `status` tells how an agent is, whether it runs, is stuck or was killed.
+//! - `agent_status`: `status` shows how an agent is, whether it runs, is stuck or was killed.
 //! - `agent_commands`: a mistake on the command line or in the file is one line that names the remedy.
 //! - `agent_toolbox`: `topics`, `simulate` and `replay` do on a real Kafka what they say.
 //! - `replay`: a recorded series has the breaches that are in it, however it was written down.
@@ -53,6 +53,7 @@
 //! - `first_hour`: a new user's commands lead to a breach in the database, with no file edited.
 //! - `missing_files`: a certificate or secret that is not there yet is named, and waited for.
 //! - `closed_pipes`: a closed pipe ends no command in a panic.
+//! - `compose`: each service of docker/compose.apps.yaml does what it is for, with its own arguments.
 //! - `containers`: the files in `docker/` fit together, and the dashboard shows what is stored.
 //! - `docs`: the queries of the pages run, and answer as their pages show.
 //!
@@ -114,6 +115,7 @@ mod upgrades;
 mod watchdogs;
 
 mod closed_pipes;
+mod compose;
 mod containers;
 mod docs;
 mod first_hour;
