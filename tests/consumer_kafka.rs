@@ -114,7 +114,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
     assert_eq!(
         database.ask(gaps),
-        "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large) (1,8,19,too_large)",
+        "(0,14,25,unreadable) (0,28,40,unreadable) (0,3,13,unreadable) (1,8,19,unreadable)",
         "{log}"
     );
     assert!(log.contains("[0]: offsets 3 to 13 are skipped: their batch cannot be unpacked"), "{log}");
@@ -156,7 +156,7 @@ fn a_damaged_batch_is_a_gap_and_what_follows_is_stored() {
         }
         kafka.damage(&topic, partition, 2);
         rows.push(format!("({agent},\"{{1,2,{}}}\")", 3 + size));
-        gaps.push(format!("({partition},2,{},too_large)", 1 + size));
+        gaps.push(format!("({partition},2,{},unreadable)", 1 + size));
     }
     let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
     assert_eq!(

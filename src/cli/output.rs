@@ -27,7 +27,7 @@ pub enum OutputFormat {
     Csv,
 }
 
-/// `Nothing` is empty, and `null` in JSON. A table shows bytes as `18.9 MiB` and rates (in bits per second) as `83.9 Mbit/s`.
+/// `Null` is empty, and `null` in JSON. A table shows bytes as `18.9 MiB` and rates (in bits per second) as `83.9 Mbit/s`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,

@@ -55,7 +55,7 @@ pub struct Gap {
 pub enum GapCause {
     Expired,
     /// librdkafka cannot unpack its batch: larger than `receive.message.max.bytes`, or damaged.
-    TooLarge,
+    Unreadable,
     ExpiredBeforeStart,
     SkippedAtStart,
 }
@@ -100,7 +100,7 @@ impl GapCause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
-            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
             Self::ExpiredBeforeStart => "expired_before_start",
             Self::SkippedAtStart => "skipped_at_start",
         }

@@ -185,7 +185,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl Registry {
-    /// Registers a missing schema if `register` is true, which fails if its predecessors do not allow it; else it is `Unknown`.
+    /// Registers a missing schema if `register` is true, which fails if its predecessors do not allow it; else it is [`RegistryError::NotFound`].
     pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
         let mut schema = json!({"schema": format.schema()});
         match format {
@@ -203,7 +203,7 @@ impl Registry {
         number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
     }
 
-    /// Fails with `Unknown` only if the registry reports that it has none.
+    /// Fails with `NotFound` only if the registry reports that it has none.
     pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {

@@ -30,7 +30,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     stage.store_events(&[updated("gw", 14), event("other", 2, started())]);
     stage.run(MAKE_OLD);
     stage.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
-    stage.run(&sql_of_gap("too_large", 100, 100, "2026-11-20T13:01:00.000000Z"));
+    stage.run(&sql_of_gap("unreadable", 100, 100, "2026-11-20T13:01:00.000000Z"));
     stage.run(&sql_of_gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
     stage.run(&sql_of_gap("skipped_at_start", 10, 20, "2026-11-20T13:00:00.000000Z"));
     let (code, rows) = stage.rows(&["losses"]);
@@ -46,7 +46,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
             "gw 12 12 1 dead_letter",
             "gw null null 1 dead_letter",
             "null null null 10 expired",
-            "null null null 1 too_large",
+            "null null null 1 unreadable",
         ]
     );
     assert_eq!(rows[0]["reason"], "evicted");
@@ -55,7 +55,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     assert!(rows[5]["detail"].as_str().unwrap().contains("limit_bps"), "{}", rows[5]);
     let places = ["kafka_topic", "kafka_partition", "first_offset", "last_offset"];
     assert_eq!(fields(&rows[6..8], &places), ["null null null null", "events 0 90 99"]);
-    assert!(rows[8]["detail"].as_str().unwrap().contains("raise receive.message.max.bytes"), "{}", rows[8]);
+    assert!(rows[8]["detail"].as_str().unwrap().contains("larger than receive.message.max.bytes"), "{}", rows[8]);
     let (code, _, err) = stage.output(&["losses"]);
     assert_eq!(code, 1);
     for says in [
@@ -70,7 +70,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     let (code, rows) = stage.rows(&["losses", "--agent", "other"]);
     assert_eq!((code, fields(&rows, &["agent", "first_seq"])), (1, vec!["other 1".to_owned()]));
     let (code, rows) = stage.rows(&["losses", "--since", "2026-11-20T12:45:00Z"]);
-    assert_eq!((code, fields(&rows, &["cause"])), (0, vec!["expired".to_owned(), "too_large".to_owned()]));
+    assert_eq!((code, fields(&rows, &["cause"])), (0, vec!["expired".to_owned(), "unreadable".to_owned()]));
     let (_, rows) = stage.rows(&["losses", "--until", "2026-11-20T11:30:00Z"]);
     assert_eq!(fields(&rows, &["cause"]), ["declared"]);
     let (code, _, err) = stage.output(&["losses", "--agent", "nobody"]);

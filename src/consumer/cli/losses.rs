@@ -22,9 +22,9 @@ from 1, without gaps, so that each missing one is known:
   discarded    a dead letter that was dropped, with the reason
   expired      offsets that Kafka's retention deleted before they were read;
                which events they held is unknown
-  too_large    offsets in a batch that is too large for the consumer
-               (receive.message.max.bytes); which events they held
-               is unknown
+  unreadable   offsets in a batch that is damaged, or larger than
+               receive.message.max.bytes; which events they held is
+               unknown
   undeclared   missing without explanation: the alarm
 
 Only a cause that names a number explains a missing event: a dead letter without
@@ -130,7 +130,7 @@ impl Losses {
                 summary.of_unknown_number
             ));
         }
-        let unread = summary.missing(MissingCause::Expired).saturating_add(summary.missing(MissingCause::TooLarge));
+        let unread = summary.missing(MissingCause::Expired).saturating_add(summary.missing(MissingCause::Unreadable));
         for (count, means) in [
             (unread, "offsets that were never read; whose events they held is not known"),
             (summary.of_no_agent.into(), "dead letters that name no agent; whose events they are is not known"),

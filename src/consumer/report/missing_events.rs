@@ -24,7 +24,7 @@ pub enum MissingCause {
     DeadLetter,
     Discarded,
     Expired,
-    TooLarge,
+    Unreadable,
     Undeclared,
 }
 
@@ -72,7 +72,7 @@ const SQL: &str = "
         FROM missing_events
         UNION ALL
         SELECT cause, NULL, NULL, NULL, NULL, kafka_topic, kafka_partition, first_offset, last_offset, NULL, NULL, NULL, noticed_at
-        FROM kafka_gaps WHERE cause IN ('expired', 'too_large')
+        FROM kafka_gaps WHERE cause IN ('expired', 'unreadable')
     ) AS missing
     WHERE true";
 
@@ -121,7 +121,7 @@ impl MissingSummary {
 
 impl MissingCause {
     const ALL: [Self; 6] =
-        [Self::Declared, Self::DeadLetter, Self::Discarded, Self::Expired, Self::TooLarge, Self::Undeclared];
+        [Self::Declared, Self::DeadLetter, Self::Discarded, Self::Expired, Self::Unreadable, Self::Undeclared];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -129,7 +129,7 @@ impl MissingCause {
             Self::DeadLetter => "dead_letter",
             Self::Discarded => "discarded",
             Self::Expired => "expired",
-            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
             Self::Undeclared => "undeclared",
         }
     }
@@ -167,7 +167,7 @@ impl MissingEvents {
 
 fn of_gap(cause: MissingCause, (topic, partition, first, last): &(String, i32, i64, i64)) -> String {
     let why = match cause {
-        MissingCause::TooLarge => "in a batch that is too large; raise receive.message.max.bytes",
+        MissingCause::Unreadable => "in a batch that is damaged, or larger than receive.message.max.bytes",
         _ => "deleted by Kafka's retention before they were read",
     };
     format!("offsets {first} to {last} of {topic}[{partition}]: {why}")

@@ -61,7 +61,7 @@ impl BatchBuilder {
             self.since = now;
         }
         self.last = now;
-        let gap = Gap { first: first.max(*read), last: end - 1, cause: GapCause::TooLarge };
+        let gap = Gap { first: first.max(*read), last: end - 1, cause: GapCause::Unreadable };
         self.batch.skip_to(partition, *generation, *read, end, Some(gap));
         *read = end;
     }
@@ -112,7 +112,7 @@ mod tests {
         let batch = builder.hand_over().unwrap();
         let part = &batch.partitions[&0];
         assert_eq!((part.generation, part.from, part.to, batch.partitions.len()), (3, 5, 101, 1));
-        assert_eq!(part.gaps, [Gap { first: 7, last: 99, cause: GapCause::TooLarge }]);
+        assert_eq!(part.gaps, [Gap { first: 7, last: 99, cause: GapCause::Unreadable }]);
         assert_eq!(part.missing_offsets, [], "offset 6 held no record");
         assert_eq!(part.last_before(101).unwrap().offset, 100);
     }

@@ -13,7 +13,7 @@ use crate::units::lasting;
 
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
-const MIGRATION_SAID: Duration = Duration::from_secs(60);
+const MIGRATION_LOG_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     url: StoreUrl,
@@ -146,9 +146,9 @@ impl Wait {
         }
         if let Some(migration) = progress.migration() {
             self.since = now;
-            let (began, said) = self.migrating.get_or_insert((now, now));
-            if now.saturating_sub(*said) >= failpoints::duration("migration-said-s", MIGRATION_SAID) {
-                *said = now;
+            let (began, logged) = self.migrating.get_or_insert((now, now));
+            if now.saturating_sub(*logged) >= failpoints::duration("migration-said-s", MIGRATION_LOG_EVERY) {
+                *logged = now;
                 log::info!(
                     "the migration {migration} of the database has been running for {}",
                     lasting(now.saturating_sub(*began))

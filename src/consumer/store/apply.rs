@@ -37,11 +37,11 @@ pub(super) trait Session {
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
     /// Creates missing partitions before the transaction, and returns the rows that still have none.
-    fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
+    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
 
     fn forget_partitions(&mut self);
 
-    fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
+    fn end_checkpoint_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
 }
@@ -202,7 +202,7 @@ fn store_piece<S: Session>(
     let mut tries = 1;
     loop {
         let attempted = persist(session, |session, approach| {
-            let unplaceable = session.make_partitions(&rows::events(rows::records(batch, bounds), now))?;
+            let unplaceable = session.create_partitions(&rows::events(rows::records(batch, bounds), now))?;
             let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
             let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
@@ -212,7 +212,7 @@ fn store_piece<S: Session>(
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
-                return Err(session.end_holders(&batch.topic, &partitions));
+                return Err(session.end_checkpoint_holders(&batch.topic, &partitions));
             }
             Err(AttemptError::Rejected { at, error, otherwise, passing }) => (at, error, otherwise, passing),
             Err(other) => return Err(other.into()),
@@ -536,7 +536,7 @@ fn retry_once<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records, now);
-    let unplaceable = session.make_partitions(&rows)?;
+    let unplaceable = session.create_partitions(&rows)?;
     let refusal = |partition: i32, offset: i64| {
         unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
     };

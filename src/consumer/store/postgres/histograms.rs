@@ -8,7 +8,7 @@ use postgres::types::ToSql;
 use postgres::{Client, Row, Transaction};
 
 use super::address::Address;
-use super::maintenance::end_holder;
+use super::maintenance::end_lock_holder;
 use super::{migrations, pooler, session};
 use crate::consumer::store::histograms::{
     self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
@@ -99,7 +99,7 @@ impl PostgresHistograms {
                 this.is_leader = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?.get(0);
             }
             if !this.is_leader {
-                end_holder(client, LOCK, SILENT_MAX)?;
+                end_lock_holder(client, LOCK, SILENT_MAX)?;
                 return Ok(None);
             }
             work(this, client).map(Some)

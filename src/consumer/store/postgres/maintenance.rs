@@ -29,7 +29,7 @@ const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
 /// Ends a session that holds the lock and was silent: its connection was lost on our side, unnoticed by the server.
-pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
+pub(super) fn end_lock_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
     let sql = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32) + l.objid::bigint = $1
@@ -116,7 +116,7 @@ impl Maintenance for PostgresMaintenance {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {
-            let was_dead = end_holder(&mut client, LOCK, HELD_MAX)? > 0;
+            let was_dead = end_lock_holder(&mut client, LOCK, HELD_MAX)? > 0;
             maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
             return Ok(maintained);
         }

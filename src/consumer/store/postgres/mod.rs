@@ -27,7 +27,7 @@ use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOption
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
-/// Bounds of waits, none of which ends a COPY: see [`end_holders`]. The role's own could end large batches or idle sessions.
+/// Bounds of waits, none of which ends a COPY: see [`end_checkpoint_holders`]. The role's own could end large batches or idle sessions.
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -222,7 +222,7 @@ fn checkpoint(row: &SqlRow) -> Checkpoint {
 
 /// Ends sessions of our role that hold the partitions' rows after guard 1 has timed out: perhaps a consumer that was stopped in a
 /// COPY, which no time-out of PostgreSQL ends. The row's `xmax` finds them; `pg_blocking_pids` is empty once the wait is over.
-fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Result<StoreError, Error> {
+fn end_checkpoint_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Result<StoreError, Error> {
     let ended = client.query(
         &format!(
             "SELECT a.pid, a.application_name, pg_terminate_backend(a.pid)

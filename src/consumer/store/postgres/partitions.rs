@@ -61,7 +61,11 @@ impl Partitions {
         self.known.clear();
     }
 
-    pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+    pub(super) fn create_missing(
+        &mut self,
+        client: &mut Client,
+        rows: &[Row<'_>],
+    ) -> Result<Vec<Unplaceable>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partition: &Partition| {
             let noted = self.noted.get(&partition.name);
@@ -84,7 +88,7 @@ impl Partitions {
         self.known = read(&mut transaction)?;
         let mut missing = Vec::new();
         for (row, table, time) in places(rows) {
-            if self.find(table, time).is_none() && !self.add(&mut transaction, table, time)? {
+            if self.find(table, time).is_none() && !self.create(&mut transaction, table, time)? {
                 missing.push(unplaceable(row));
             }
         }
@@ -111,7 +115,7 @@ impl Partitions {
     }
 
     /// Returns false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
-    fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
+    fn create(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let (from, to) = self.free_period(table, time, table.width(self.width));
         let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
         let outside = to <= Retained::of(table).before(&self.retention, now) || from > now + TimeDelta::days(32);

@@ -41,16 +41,16 @@ impl apply::Session for PostgresSession {
         Ok(PostgresTransaction { inner: self.client.transaction()?, sql: &self.sql, locking, desynced: &self.desynced })
     }
 
-    fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
-        self.partitions.make(&mut self.client, rows)
+    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+        self.partitions.create_missing(&mut self.client, rows)
     }
 
     fn forget_partitions(&mut self) {
         self.partitions.forget();
     }
 
-    fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError {
-        super::end_holders(&mut self.client, topic, partitions).unwrap_or_else(Into::into)
+    fn end_checkpoint_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError {
+        super::end_checkpoint_holders(&mut self.client, topic, partitions).unwrap_or_else(Into::into)
     }
 
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {

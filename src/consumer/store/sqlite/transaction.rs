@@ -56,13 +56,13 @@ impl apply::Session for SqliteSession {
         Ok(SqliteTransaction { inner, now: text(now) })
     }
 
-    fn make_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+    fn create_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         Ok(Vec::new())
     }
 
     fn forget_partitions(&mut self) {}
 
-    fn end_holders(&mut self, _: &TopicId, _: &[i32]) -> StoreError {
+    fn end_checkpoint_holders(&mut self, _: &TopicId, _: &[i32]) -> StoreError {
         StoreError::Unavailable("SQLite: another program writes".to_owned())
     }
 

@@ -312,7 +312,7 @@ CREATE TABLE kafka_gaps (
     noticed_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset),
     CONSTRAINT kafka_gaps_range CHECK (first_offset BETWEEN 0 AND last_offset),
-    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'too_large', 'expired_before_start', 'skipped_at_start'))
+    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'unreadable', 'expired_before_start', 'skipped_at_start'))
 );
 
 CREATE TABLE dead_letters (
@@ -689,7 +689,7 @@ COMMENT ON COLUMN kafka_gaps.kafka_partition IS 'The partition';
 COMMENT ON COLUMN kafka_gaps.topic_generation IS 'How often the topic had been recreated under its name';
 COMMENT ON COLUMN kafka_gaps.first_offset IS 'The first offset';
 COMMENT ON COLUMN kafka_gaps.last_offset IS 'The last offset';
-COMMENT ON COLUMN kafka_gaps.cause IS 'expired: deleted by Kafka''s retention before they were read; too_large: in a batch that librdkafka rejects (receive.message.max.bytes); expired_before_start: deleted before this database first read the topic; skipped_at_start: skipped by kafka.start = latest. The last two are no loss';
+COMMENT ON COLUMN kafka_gaps.cause IS 'expired: deleted by Kafka''s retention before they were read; unreadable: in a batch that is damaged, or larger than receive.message.max.bytes; expired_before_start: deleted before this database first read the topic; skipped_at_start: skipped by kafka.start = latest. The last two are no loss';
 COMMENT ON COLUMN kafka_gaps.noticed_at IS 'When it was noticed';
 
 COMMENT ON TABLE dead_letters IS 'Messages that could not become rows, as they came. highwater-consumer dead-letters lists, retries and drops them';

@@ -278,7 +278,7 @@ CREATE TABLE kafka_gaps (
     noticed_at       text NOT NULL,
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset),
     CONSTRAINT kafka_gaps_range CHECK (first_offset BETWEEN 0 AND last_offset),
-    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'too_large', 'expired_before_start', 'skipped_at_start'))
+    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'unreadable', 'expired_before_start', 'skipped_at_start'))
 ) STRICT;
 
 CREATE TABLE dead_letters (
