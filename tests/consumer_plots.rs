@@ -1,7 +1,8 @@
 //! Pictures as their users draw them, on both databases, and live from Kafka.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use crate::consumer_commands::{Stage, on_both};
 use crate::consumer_reports::{store_windows, window, with_partitions};
 use crate::support::consumer::command;
 use crate::support::events::{produce_raw, utc};
-use crate::support::process::{Spawned, signal, texts_of, until};
+use crate::support::process::{Spawned, output_of, signal, texts_of, until};
 use crate::support::services::Kafka;
 
 on_both!("consumer_plots":
@@ -66,6 +67,45 @@ fn a_plot_without_data_says_so(stage: Stage) {
         assert_eq!(code, 0, "{kind}: {err}");
         assert!(text.contains(words), "{kind}: {text}");
     }
+}
+
+/// Returns a command that gives the consumer a terminal of its own, with so many columns, and writes its process id to a file.
+fn in_terminal(columns: u32, id: &Path, arguments: &[&str]) -> Command {
+    let program = command();
+    let program = program.get_program().to_str().unwrap();
+    let line =
+        format!("echo $$ >{}; stty cols {columns} rows 24; exec {program} {}", id.display(), arguments.join(" "));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    terminal.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("HIGHWATER_TEST_KAFKA");
+    terminal.stdin(Stdio::null());
+    terminal
+}
+
+fn widest(text: &str) -> usize {
+    let text = anstream::adapter::strip_str(text).to_string();
+    text.lines().map(|line| line.trim_end().chars().count()).max().unwrap_or(0)
+}
+
+#[test]
+fn a_terminal_gets_colours_and_its_own_width() {
+    let stage = Stage::sqlite();
+    with_partitions(&stage);
+    store_windows(&stage, &[window(utc("2026-11-20T10:00:00Z"), 40), window(utc("2026-11-20T10:05:00Z"), 60)]);
+    let directory = tempfile::tempdir().unwrap();
+    let id = directory.path().join("id");
+    let plot = |columns: u32| {
+        let mut terminal = in_terminal(columns, &id, &[&["plot", "rate"], &HOUR[..]].concat());
+        terminal.env("HIGHWATER_STORE__URL", &stage.url);
+        terminal
+    };
+    let (code, text, err) = output_of(&mut plot(50));
+    assert_eq!(code, 0, "{text} {err}");
+    assert!(text.contains("\u{1b}[") && (45..=50).contains(&widest(&text)), "{text}");
+    let (code, text, _) = output_of(plot(50).env("NO_COLOR", "1"));
+    assert!(code == 0 && text.contains('█') && !text.contains('\u{1b}'), "{text}");
+    let (code, text, _) = output_of(&mut plot(19));
+    assert!(code == 1 && text.contains("the terminal has 19 columns"), "{code} {text}");
 }
 
 #[test]
@@ -134,4 +174,36 @@ fn a_live_plot_follows_the_topic() {
     until("the second picture", || has("10 min measured"));
     signal(second.id(), "INT");
     assert_eq!(second.wait().unwrap().code(), Some(0));
+}
+
+/// A terminal that becomes narrower gets narrower pictures, and its own contents back at the end.
+#[test]
+fn a_live_plot_follows_the_size_of_its_terminal() {
+    let Some(kafka) = Kafka::or_skip("consumer_plots::a_live_plot_follows_the_size_of_its_terminal") else { return };
+    let topic = kafka.topic("histograms", 1);
+    produce_raw(&kafka.address, &topic, [keyed(published(1, 300))], None);
+    let directory = tempfile::tempdir().unwrap();
+    let (id, out) = (directory.path().join("id"), directory.path().join("out"));
+    let mut live = in_terminal(60, &id, &["plot", "histogram", "--live", "--time-zone", "UTC", "-b", &kafka.address]);
+    live.env("HIGHWATER_TOPICS__HISTOGRAMS", &topic).stdout(fs::File::create(&out).unwrap());
+    let mut running = Spawned::start(&mut live);
+    let frames = || -> Vec<String> {
+        let text = fs::read(&out).unwrap();
+        String::from_utf8_lossy(&text).split("\u{1b}[H").skip(1).map(str::to_owned).collect()
+    };
+    let has_width = |min: usize, max: usize| {
+        let last = frames().pop()?;
+        (last.contains("5 min measured") && (min..=max).contains(&widest(&last))).then_some(())
+    };
+    until("a picture as wide as the terminal", || has_width(50, 60));
+    let id = fs::read_to_string(&id).unwrap();
+    let terminal = fs::read_link(format!("/proc/{}/fd/0", id.trim())).unwrap();
+    let stty = Command::new("stty").arg("-F").arg(&terminal).args(["cols", "40"]).status().unwrap();
+    assert!(stty.success());
+    until("a picture for 40 columns", || has_width(20, 40));
+    signal(&id, "INT");
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+    let text = String::from_utf8_lossy(&fs::read(&out).unwrap()).into_owned();
+    let (before, after) = text.split_once("\u{1b}[?1049l").expect("it leaves the alternate screen");
+    assert!(before.contains("\u{1b}[?1049h") && after.contains("5 min measured"), "{after}");
 }

@@ -578,8 +578,16 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 4), kafka.topic("hours", 2));
     let database = postgres.database("rates");
     let agents: Vec<String> = (0..12).map(|agent| format!("gw-{agent}")).collect();
-    let messages: Vec<Event> =
-        agents.iter().flat_map(|agent| (1..=40).map(move |seq| recent_window(agent, seq))).collect();
+    let yesterday = (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap();
+    let messages: Vec<Event> = agents
+        .iter()
+        .enumerate()
+        .flat_map(|(number, agent)| {
+            // Two agents were away for a month.
+            let first = yesterday - TimeDelta::days(if number < 2 { 30 } else { 0 });
+            (1..=40).map(move |seq| window_since(first, agent, seq))
+        })
+        .collect();
     let mut sent: Vec<&Event> = messages.iter().chain(messages.iter().step_by(3)).collect();
     fastrand::shuffle(&mut sent);
     let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::new(&kafka.address, &events, &database.url)).collect();
@@ -607,6 +615,12 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     for (key, bins) in &expected {
         assert_eq!(&hours[key].1, bins, "{key}");
     }
+    let mut once = place.empty();
+    once.now = Utc::now();
+    once.store_events(&messages);
+    once.derive();
+    assert_eq!(once.summaries("hour"), hours);
+    assert_eq!(once.summaries("day"), place.summaries("day"));
     // The last message of each hour is what the database has, and no version is below one before it.
     let mut last: BTreeMap<String, (i64, u64)> = BTreeMap::new();
     for line in kafka.read(&published, "%k\t%s\n") {

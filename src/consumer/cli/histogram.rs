@@ -19,8 +19,8 @@ at most 1 % wide. Percentiles are at most 1 % too high.
 Examples:
   highwater-consumer histogram --agent gw-042 --interface eth0 \\
     --direction rx --since today
-  highwater-consumer histogram --direction tx --since 2026-11-28 \\
-    --until 2026-11-29
+  highwater-consumer histogram --direction tx --since 2026-11-28T00:00:00Z \\
+    --until 2026-11-29T00:00:00Z
   highwater-consumer histogram --agent gw-042 --since 30d --format csv";
 
 #[derive(Args, Debug)]

@@ -11,6 +11,8 @@ pub mod offsets;
 pub mod percentile;
 pub mod rates;
 mod row;
+#[cfg(test)]
+mod tests;
 pub mod totals;
 
 use std::io;

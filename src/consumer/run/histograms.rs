@@ -151,12 +151,12 @@ impl HistogramWork {
             }
             let hours = self.store.unpublished(self.last.as_ref()).map_err(|error| error.to_string())?;
             let Some(last) = hours.last().map(|hour| hour.key.clone()) else {
-                self.last = None;
+                if self.last.take().is_some() {
+                    // Counted from the end of a pass, or an hour that was its last could be the next one's first.
+                    self.publish_at = self.clock.monotonic() + self.every;
+                }
                 return Ok(false);
             };
-            if self.last.is_none() {
-                self.publish_at = now + self.every;
-            }
             let (done, result) = publisher.publish(&hours);
             self.unconfirmed = done;
             if let Err(trouble) = result {

@@ -123,6 +123,14 @@ impl From<NaiveDate> for Parameter {
 }
 
 impl Query {
+    /// Returns the query for SQLite's plan, whose fourth column has its words.
+    #[cfg(test)]
+    pub fn explained(&self) -> Self {
+        use ColumnType::{Number, Text};
+        let kinds = &[Number, Number, Number, Text];
+        Self { sql: format!("EXPLAIN QUERY PLAN {}", self.sql), parameters: self.parameters.clone(), kinds }
+    }
+
     /// Begins with `SELECT … FROM …`, which has a column for each of `kinds`.
     pub fn new(sql: &str, kinds: &'static [ColumnType]) -> Self {
         Self { sql: sql.to_owned(), parameters: Vec::new(), kinds }
