@@ -71,14 +71,19 @@ fn a_plot_without_data_says_so(stage: Stage) {
 
 /// Returns a command that gives the consumer a terminal of its own, with so many columns, and writes its process id to a file.
 fn in_terminal(columns: u32, id: &Path, arguments: &[&str]) -> Command {
-    let program = command();
-    let program = program.get_program().to_str().unwrap();
-    let line =
-        format!("echo $$ >{}; stty cols {columns} rows 24; exec {program} {}", id.display(), arguments.join(" "));
+    let inner = command();
+    let program = inner.get_program().to_str().unwrap();
+    let (id, arguments) = (id.display(), arguments.join(" "));
+    let line = format!("echo $$ >{id}; stty cols {columns} rows 24; exec {program} {arguments}");
     let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    terminal.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("HIGHWATER_TEST_KAFKA");
-    terminal.stdin(Stdio::null());
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    terminal.env("TERM", "xterm-256color").env_remove("NO_COLOR");
     terminal
 }
 
