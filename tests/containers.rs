@@ -138,10 +138,11 @@ impl Filled {
         // Not at the end of a day, which would divide the events between two.
         let now = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap() + TimeDelta::minutes(10);
         let mut filled = Self { _server: server, database, store, now, next: 0 };
-        let gap = Gap { first: 0, last: 41, cause: GapCause::Expired };
-        insert_checkpoint(&mut *filled.store, &topic_id("highwater.events"), 0, &Checkpoint::default(), None).unwrap();
-        insert_checkpoint(&mut *filled.store, &topic_id("highwater.events"), 1, &Checkpoint::default(), Some(gap))
-            .unwrap();
+        let gap = |last, cause| Some(Gap { first: 0, last, cause });
+        for (partition, gap) in [(0, None), (1, gap(41, GapCause::Expired)), (2, gap(6, GapCause::Unreadable))] {
+            let topic = topic_id("highwater.events");
+            insert_checkpoint(&mut *filled.store, &topic, partition, &Checkpoint::default(), gap).unwrap();
+        }
         filled.fill();
         Some(filled)
     }
@@ -227,6 +228,7 @@ fn expected() -> Vec<(&'static str, &'static [&'static str], Vec<&'static str>)>
             &["cause", "agent", "first", "last", "missing", "reason", "detail"],
             vec![
                 "declared gw-1 3 5 3 evicted -",
+                "unreadable - 0 6 7 - offsets of partition 2 of highwater.events that were never read",
                 "expired - 0 41 42 - offsets of partition 1 of highwater.events that were never read",
             ],
         ),
