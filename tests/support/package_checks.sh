@@ -110,6 +110,11 @@ openwrt() {
   ROOT=$root busybox ash "$archive/install" && [[ -e $root/etc/highwater/agent.toml.new-defaults ]] || return
   grep -qx '# edited' "$root/etc/highwater/agent.toml" && (($(grep -c ^highwater-agent "$root/etc/passwd") == 1)) || return
   procd "$root" || return
+  # The consumer has no service there, and its archive leaves nothing behind.
+  mkdir "$archive/consumer" && cp packaging/static/install "$archive/consumer" && cp "$1/highwater-consumer" "$archive/consumer" || return
+  ! ROOT=$root busybox ash "$archive/consumer/install" || return
+  ! grep highwater-consumer "$root/etc/passwd" "$root/etc/group" || return
+  [[ ! -e $root/usr/bin/highwater-consumer ]] || return
   ROOT=$root busybox ash "$archive/uninstall" && [[ -e $root/etc/highwater/agent.toml && ! -e $root/usr/bin/highwater-agent ]] || return
   ROOT=$root busybox ash "$archive/uninstall" --purge && [[ ! -e $root/etc/highwater ]]
 }
@@ -139,6 +144,7 @@ deb_is_sound() {
   lintian --fail-on error "$1" || return
   contents=$(dpkg-deb --contents "$1")
   grep -q ' ./etc/highwater/.*\.toml$' <<<"$contents" && grep -q ' ./usr/share/man/man1/.*-run\.1\.gz$' <<<"$contents" &&
+    grep -q ' ./usr/share/doc/highwater-.*/operate\.md$' <<<"$contents" &&
     grep -q 'usr/lib/systemd/system/highwater-.*\.service$' <<<"$contents" || return
   dpkg-deb --ctrl-tarfile "$1" | tar --extract --to-stdout ./conffiles | grep -q '^/etc/highwater/.*\.toml$'
 }

@@ -101,10 +101,10 @@ tarball() {
   local name=$program-$version-${3%%-*}-linux-musl
   local root=$directory/$name
   rm -rf "$root"
-  mkdir -p "$root" &&
+  mkdir -p "$root/docs" &&
     command install -m 755 "$release/$program" packaging/static/install packaging/static/uninstall "$root" &&
-    command install -m 644 "systemd/$short.toml" "systemd/$program.service" LICENSE docs/configuration.md docs/commands.md \
-      packaging/static/README.md "$root" &&
+    command install -m 644 "systemd/$short.toml" "systemd/$program.service" LICENSE packaging/static/README.md "$root" &&
+    command install -m 644 docs/*.md docs/data-frames.svg "$root/docs" &&
     cp -r "$release/packaging/"{man1,bash} "$root" &&
     find "$root/man1" "$root/bash" -type f \( ! -name "$program*" -o -name '*.1' \) -delete &&
     gzip -d <"$release/packaging/licences.gz" >"$root/LICENCES" || return
