@@ -61,7 +61,7 @@ pub fn watermarks<C: ClientContext>(
     partition: i32,
     ask_max: Duration,
 ) -> KafkaResult<(i64, i64)> {
-    of_leader(ask_max, |ask_max| client.fetch_watermarks(topic, partition, ask_max))
+    until_led(ask_max, |ask_max| client.fetch_watermarks(topic, partition, ask_max))
 }
 
 /// Returns the first offset whose message is not older than the time in `times` (ms since 1970), where there is one.
@@ -70,18 +70,32 @@ pub fn at_times<C: ConsumerContext>(
     times: &TopicPartitionList,
     ask_max: Duration,
 ) -> KafkaResult<BTreeMap<i32, i64>> {
-    of_leader(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
+    until_led(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
 }
 
-/// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, and leaders move.
+/// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, leaders and coordinators move, and
+/// a new cluster has no coordinator before it has created the topic of its groups.
 fn of_leader<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
-    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+    use RDKafkaErrorCode::{
+        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
+        UnknownTopicOrPartition,
+    };
     let clock = SystemClock::default();
     let until = clock.monotonic() + ask_max;
     loop {
         let answer = ask(until.saturating_sub(clock.monotonic()));
         let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-        let passes = matches!(code, Some(LeaderNotAvailable | NotLeaderForPartition | UnknownTopicOrPartition));
+        let passes = matches!(
+            code,
+            Some(
+                CoordinatorLoadInProgress
+                    | CoordinatorNotAvailable
+                    | LeaderNotAvailable
+                    | NotCoordinator
+                    | NotLeaderForPartition
+                    | UnknownTopicOrPartition
+            )
+        );
         if !passes || clock.monotonic() + ASK_AGAIN >= until {
             return answer;
         }
@@ -99,7 +113,7 @@ pub fn committed<C: ConsumerContext>(
     for &partition in partitions {
         list.add_partition(topic, partition);
     }
-    known(&consumer.committed_offsets(list, ask_max)?)
+    until_led(ask_max, |ask_max| known(&consumer.committed_offsets(list.clone(), ask_max)?))
 }
 
 pub fn known(answer: &TopicPartitionList) -> KafkaResult<BTreeMap<i32, i64>> {
