@@ -85,13 +85,23 @@ rpm_machine() { case $1 in armv7-*) echo armv7hl ;; *) echo "${1%%-*}" ;; esac; 
 deb() {
   local program=$1 directory=$2
   "$tools/bin/cargo-deb" deb --quiet --locked --no-build --no-strip --variant "${program#highwater-}" \
-    ${3:+--target "$3"} --output "$directory/"
+    ${3:+--target "$3"} --output "$directory/" || return
+  [[ ${3:-} != armv7-* ]] || needs_its_glibc "$directory/${program}_$version-1_armhf.deb" "$(glibc_of "$3")"
+}
+
+# needs_its_glibc DEB GLIBC: writes the C library that this package needs into it, where Cargo.toml names an older one for all.
+needs_its_glibc() {
+  local unpacked=$tmp/unpacked-deb
+  rm -rf "$unpacked"
+  dpkg-deb --raw-extract "$1" "$unpacked" && sed -i "s/libc6 (>= [0-9.]*)/libc6 (>= $2)/" "$unpacked/DEBIAN/control" &&
+    dpkg-deb --root-owner-group -Zxz --build "$unpacked" "$1" >/dev/null
 }
 
 # rpm PROGRAM DIRECTORY RUST
 rpm_package() {
   local program=$1 directory=$2
   "$tools/bin/cargo-generate-rpm" --variant "${program#highwater-}" --target "$3" \
+    --set-metadata "requires.glibc = \">= $(glibc_of "$3")\"" \
     --target-dir "$target" --arch "$(rpm_machine "$3")" --output "$directory/"
 }
 

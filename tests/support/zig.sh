@@ -1,8 +1,6 @@
 # Builds for other systems with zig as the compiler and linker of C; sourced after common.sh, never run.
 # shellcheck shell=bash
 
-# The oldest C library that programs for glibc run with: Debian 10's.
-glibc=2.28
 zig=$cache/zig
 
 install_zig() {
@@ -17,6 +15,15 @@ install_zig() {
 system() {
   local name=${1/-unknown/}
   echo "${name/armv7/arm}"
+}
+
+# glibc_of RUST: the oldest C library that programs for a target run with: Debian 10's. On ARMv7 it is Debian 12's, the first whose
+# time_t may have 64 bits: with 32, librdkafka's waits would be over at once from 2038 on.
+glibc_of() {
+  case $1 in
+    armv7-*) echo 2.34 ;;
+    *) echo 2.28 ;;
+  esac
 }
 
 # gateway_cargo RUST COMMAND ARGS...: cargo for the agent as gateways get it, small and without the toolbox. C code is optimised for
@@ -39,8 +46,9 @@ SH
 
 # zig_cargo RUST COMMAND ARGS...: cargo for a target, in the profile $profile or release.
 zig_cargo() {
-  local rust=$1 suffix='' tools=$zig/$1 tool
-  [[ $rust != *-gnu* ]] || suffix=.$glibc
+  local rust=$1 suffix='' tools=$zig/$1 tool flags=${CFLAGS:-}
+  [[ $rust != *-gnu* ]] || suffix=.$(glibc_of "$rust")
+  [[ $rust != armv7-* ]] || flags+=' -D_TIME_BITS=64 -D_FILE_OFFSET_BITS=64'
   # cargo-zigbuild tells cargo about zig, but librdkafka's configure knows only CC, CXX and AR.
   mkdir -p "$tools"
   for tool in cc c++; do
@@ -50,13 +58,15 @@ zig_cargo() {
   chmod +x "$tools"/*
   # HOST_*: for build scripts. --undefined-version: librdkafka's version script names symbols that this build has not.
   PATH=$zig/bin:$PATH CC=$tools/cc CXX=$tools/c++ AR=$tools/ar HOST_CC=cc HOST_CXX=c++ HOST_AR=ar \
-    LDFLAGS=-Wl,--undefined-version \
+    CFLAGS=$flags LDFLAGS=-Wl,--undefined-version \
     cargo-zigbuild "$2" --profile "${profile:-release}" --target "$rust$suffix" "${@:3}"
 }
 
-# needs_no_newer_glibc PROGRAM: by the newest of the versions that its symbols have there.
+# needs_no_newer_glibc RUST PROGRAM: by the newest of the versions that its symbols have there.
 needs_no_newer_glibc() {
-  local newest
+  local newest glibc
+  glibc=$(glibc_of "$1")
+  shift
   newest=$(readelf --version-info "$1" | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -n 1)
   echo "$(stat -c %s "$1") bytes, needs $newest"
   [[ $(printf '%s\n' "$newest" "GLIBC_$glibc" | sort -V | tail -n 1) == "GLIBC_$glibc" ]]
