@@ -75,7 +75,7 @@ pub fn at_times<C: ConsumerContext>(
 
 /// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, leaders and coordinators move, and
 /// a new cluster has no coordinator before it has created the topic of its groups.
-fn of_leader<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
+fn until_led<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{
         CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
         UnknownTopicOrPartition,
