@@ -4,7 +4,7 @@ use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-use crate::config::TopicRole;
+use crate::config::{EVENTS_TOPIC, TOPICS, TopicRole};
 use crate::process::log_throttle::without_timing;
 
 /// Explains an error that does not pass by itself; `None` if a broker is merely unreachable.
@@ -27,20 +27,38 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
     Some(format!("{reason}: {remedy}"))
 }
 
-pub fn missing_topic(name: &str, brokers: &str) -> String {
-    missing_unless_made(name, brokers, "")
-}
+/// A build of the agent alone, as for gateways, lacks the command that creates topics.
+const HAS_TOOLBOX: bool = cfg!(any(feature = "toolbox", not(feature = "agent")));
 
-fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
-    let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
-    format!("there is no topic {name}: `{environment}highwater-agent topics{brokers} -t {name}` creates it")
+/// Explains a missing topic, with the command that creates it: by its usual name, with all others that are needed.
+pub fn missing_topic(name: &str, brokers: &str) -> String {
+    missing(name, &topics_command(name, brokers), HAS_TOOLBOX)
 }
 
 /// Explains a missing topic of histograms, which has to be compacted: `topics` finds out by the name.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
     let is_usual = name == TopicRole::Histograms.spec().usual;
     let environment = if is_usual { String::new() } else { format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ") };
-    missing_unless_made(name, brokers, &environment)
+    missing(name, &format!("{environment}{}", topics_command(name, brokers)), HAS_TOOLBOX)
+}
+
+fn topics_command(name: &str, brokers: &str) -> String {
+    let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
+    let which = match TOPICS.iter().find(|topic| topic.usual == name) {
+        Some(topic) if topic.role == TopicRole::Samples => " --samples".to_owned(),
+        None if name != EVENTS_TOPIC => format!(" -t {name}"),
+        _ => String::new(),
+    };
+    format!("highwater-agent topics{brokers}{which}")
+}
+
+fn missing(name: &str, command: &str, has_toolbox: bool) -> String {
+    match has_toolbox {
+        true => format!("there is no topic {name}: `{command}` creates it"),
+        false => format!(
+            "there is no topic {name}: set kafka.create_topics = true, or on a host with the toolbox: `{command}`"
+        ),
+    }
 }
 
 /// Names the right that the broker's ACLs do not give this user, and the command that adds it. `kind` is `topic` or `group`.
@@ -248,17 +266,31 @@ mod tests {
 
     #[test]
     fn a_missing_topic_is_made_by_one_command() {
-        assert_eq!(
-            missing_topic("t", DEFAULT_BROKERS),
-            "there is no topic t: `highwater-agent topics -t t` creates it"
-        );
+        assert_eq!(missing("t", "make t", true), "there is no topic t: `make t` creates it");
+        assert_eq!(topics_command("t", DEFAULT_BROKERS), "highwater-agent topics -t t");
         assert!(missing_topic("t", "a:1,b:2").contains("`highwater-agent topics -b a:1,b:2 -t t`"));
-        let missing = missing_topic_of_histograms("highwater.histograms", DEFAULT_BROKERS);
-        assert_eq!(missing, missing_topic("highwater.histograms", DEFAULT_BROKERS));
         let missing = missing_topic_of_histograms("site7.hours", "a:1");
         assert!(
             missing.contains("`HIGHWATER_TOPICS__HISTOGRAMS=site7.hours highwater-agent topics -b a:1 -t site7.hours`")
         );
+    }
+
+    #[test]
+    fn a_topic_of_the_usual_name_is_made_with_all_others_that_are_needed() {
+        for name in ["highwater.events", "highwater.rates", "highwater.histograms"] {
+            assert!(missing_topic(name, "a:1").contains(": `highwater-agent topics -b a:1`"), "{name}");
+        }
+        assert_eq!(topics_command("highwater.samples", DEFAULT_BROKERS), "highwater-agent topics --samples");
+        let missing = missing_topic_of_histograms("highwater.histograms", DEFAULT_BROKERS);
+        assert_eq!(missing, missing_topic("highwater.histograms", DEFAULT_BROKERS));
+    }
+
+    #[test]
+    fn a_build_without_the_command_names_the_key_first() {
+        let remedy = "set kafka.create_topics = true, or on a host with the toolbox: `make t`";
+        assert_eq!(missing("t", "make t", false), format!("there is no topic t: {remedy}"));
+        let is_named_first = missing_topic("t", "a:1").contains("kafka.create_topics");
+        assert_eq!(is_named_first, cfg!(all(feature = "agent", not(feature = "toolbox"))));
     }
 
     #[test]
