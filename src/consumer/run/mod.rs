@@ -50,7 +50,7 @@ use super::store::{Applied, Store, StoreError};
 use crate::kafka::offsets::PartitionNumbers;
 use crate::message::Event;
 use crate::process::backoff::Backoff;
-use crate::process::checks::Grade;
+use crate::process::checks::{Finding, Grade};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status};
 use crate::process::failpoints;
@@ -76,7 +76,7 @@ pub struct StoredEvent<'a> {
 const POLL: Duration = Duration::from_millis(100);
 const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-/// Time after which a database is looked at, unless it was asked before.
+/// Time after which the failures of a database are looked for, unless it was asked before.
 const LOOK_AFTER: Duration = Duration::from_secs(3);
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
@@ -135,6 +135,7 @@ impl<'a> Consumer<'a> {
             name => name.to_owned(),
         };
         let member = Member::join(settings).map_err(Failure::config)?;
+        log_check(settings, Grade::Warning);
         let pulse = Pulse::start(options.watchdog, stop).map_err(Failure::failed)?;
         Ok(Self {
             settings,
@@ -254,16 +255,11 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Checks the database once, if no partition was there since the start to ask about: faults show before the topics are there.
+    /// Logs what fails in the database, if no partition was there since the start to ask about: it shows before the topics are there.
     fn check_store(&mut self, now: Duration) {
         let is_due = self.look_at.take_if(|at| now >= *at).is_some();
         if is_due && self.member.assigned(None).is_empty() {
-            let (store, wall) = (self.settings.store.clone(), SystemClock::default().wall());
-            // A database may never answer; the thread ends with the program.
-            std::thread::spawn(move || {
-                let findings = store.check(wall).into_iter().filter(|finding| finding.grade == Grade::Failed);
-                findings.for_each(|finding| log::warn!("{}: {}", finding.about, finding.text));
-            });
+            log_check(self.settings, Grade::Failed);
         }
     }
 
@@ -636,6 +632,19 @@ impl<'a> Consumer<'a> {
         report(&mut self.spent, self.observer);
         self.member.source.close();
     }
+}
+
+/// Logs the findings of this grade about the database. Failures are the store's own to report, once it is asked.
+fn log_check(settings: &Settings, grade: Grade) {
+    let (store, wall) = (settings.store.clone(), SystemClock::default().wall());
+    // A database may never answer; the thread ends with the program.
+    std::thread::spawn(move || {
+        // Each session of the store warns of too few locks by itself.
+        let is_ours = |finding: &Finding| finding.grade == grade && finding.about != "locks";
+        for finding in store.check(wall).into_iter().filter(is_ours) {
+            log::warn!("{}: {}", finding.about, finding.text);
+        }
+    });
 }
 
 fn report(spent: &mut Option<(Arc<Batch>, Applied)>, observer: &mut dyn FnMut(&StoredEvent<'_>)) {
