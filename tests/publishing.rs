@@ -83,6 +83,26 @@ fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
 }
 
 #[test]
+fn a_missing_topic_is_found_out_without_events_and_is_no_problem_once_it_is_there() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let mut publishing = Publishing::new(&mock.bootstrap_servers(), "t", &[]);
+    publishing.look_up();
+    publishing.until("it is missing", |progress| lasting(progress).contains("there is no topic t: "));
+    publishing.hurry();
+    assert!(lasting(publishing.progress()).contains("there is no topic t: "), "a flush of nothing does not make it");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    publishing.hurry();
+    publishing.until("it is there", |progress| progress.problems.ongoing.is_none());
+    publishing.add(3);
+    publishing.until_delivered();
+    // With events on their way there is nothing to look for.
+    publishing.look_up();
+    publishing.add(3);
+    publishing.until_delivered();
+    assert_eq!(publishing.progress().problems.ongoing, None);
+}
+
+#[test]
 fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
     for _ in 0..8 {
         let mock = MockCluster::new(1).expect("a mock cluster");

@@ -77,6 +77,11 @@ impl Publishing {
         self.is_barren = is_barren;
     }
 
+    pub(crate) fn look_up(&mut self) {
+        self.publisher.look_up(self.clock.monotonic());
+        self.turn();
+    }
+
     pub(crate) fn hurry(&mut self) {
         self.publisher.hurry();
         self.turn();

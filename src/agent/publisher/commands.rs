@@ -5,6 +5,8 @@ use crate::message::Event;
 pub(super) enum WorkerCommand {
     Send(Vec<OutgoingEvent>),
     TryNow,
+    /// Finds out, without events, whether there is a topic to send them to.
+    LookUp,
 }
 
 pub(super) struct OutgoingEvent {
@@ -38,6 +40,7 @@ pub(super) enum WorkerReport {
         cause: String,
     },
     Recovered,
+    LookedUp,
 }
 
 pub(super) struct Acknowledgement {

@@ -108,6 +108,8 @@ pub struct Publisher {
     first_flush: Option<Duration>,
     next_flush: Duration,
     flushing: bool,
+    look_up_at: Option<Duration>,
+    is_looking: bool,
     has_sent: bool,
     under_way: InFlight<EventId>,
     /// Events in flight when the journals changed, which the cursor meets again in the new one.
@@ -159,6 +161,8 @@ impl Publisher {
             cursor: Position::START,
             generation: 0,
             flushing: false,
+            look_up_at: None,
+            is_looking: false,
             has_sent: false,
             under_way: InFlight::from(0),
             met_again: FxHashSet::default(),
@@ -174,6 +178,21 @@ impl Publisher {
 
     pub fn of_rates(self) -> Self {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
+    }
+
+    /// Demands a look at the topic, at the agent's own time within a few seconds from `now`: its events may be long in coming.
+    pub fn look_up(&mut self, now: Duration) {
+        self.look_up_at = Some(now + self.settings.spread.within(FIRST_FLUSH_MAX));
+    }
+
+    /// Gives up looking for the topic, and forgets the problem that was found.
+    pub fn look_no_more(&mut self) {
+        self.look_up_at = None;
+        if self.is_looking {
+            self.ending.extend(self.running.take().map(|running| running.thread));
+            self.begin_anew();
+            self.progress.recover();
+        }
     }
 
     /// Returns true if events were handed to Kafka since the last call: rates may go along.
@@ -248,10 +267,16 @@ impl Publisher {
             self.flushing = true;
         }
         if self.flushing {
-            self.hand_out(system, stamp().monotonic_ms, waker)?;
-            self.progress.flushing(self.flushing, stamp().monotonic_ms);
+            self.hand_out(system, stamp().monotonic_ms, &waker)?;
+            // A missing topic is not there because nothing is to be sent.
+            if self.flushing || !self.is_looking {
+                self.progress.flushing(self.flushing, stamp().monotonic_ms);
+            }
         }
-        if !self.under_way.is_empty() {
+        if self.look_up_at.take_if(|at| now >= *at).is_some() && self.running.is_none() {
+            self.is_looking = self.give(WorkerCommand::LookUp, stamp().monotonic_ms, &waker);
+        }
+        if !self.under_way.is_empty() || self.is_looking {
             self.busy = now;
         } else if now.saturating_sub(self.busy) >= self.settings.linger {
             self.let_go();
@@ -305,6 +330,12 @@ impl Publisher {
                 }
                 WorkerReport::Retrying { cause } => self.progress.retrying = Some(cause),
                 WorkerReport::Recovered => self.progress.recover(),
+                WorkerReport::LookedUp => {
+                    self.is_looking = false;
+                    if self.under_way.is_empty() {
+                        self.progress.recover();
+                    }
+                }
             }
         }
         if !delivered.is_empty() {
@@ -331,7 +362,7 @@ impl Publisher {
         &mut self,
         system: &mut EventSystem,
         now_ms: u64,
-        waker: impl Fn() -> io::Result<Waker>,
+        waker: &impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
         let Window { events, bytes, .. } = self.settings.window;
         let bytes = bytes.min(usize::try_from(self.settings.journal_bytes / 4).unwrap_or(bytes));
@@ -353,7 +384,7 @@ impl Publisher {
             }
             let added: usize = outgoing.iter().map(OutgoingEvent::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
-            if !self.send(outgoing, now_ms, &waker) {
+            if !self.give(WorkerCommand::Send(outgoing), now_ms, waker) {
                 return Ok(());
             }
             for id in ids {
@@ -366,7 +397,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn send(&mut self, outgoing: Vec<OutgoingEvent>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
+    fn give(&mut self, order: WorkerCommand, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             let started = match self.ending.len() {
                 ENDING_MAX.. => Err(format!("{ENDING_MAX} connections are still being closed")),
@@ -389,7 +420,7 @@ impl Publisher {
                 }
             }
         }
-        self.running.as_ref().is_some_and(|running| running.orders.send(WorkerCommand::Send(outgoing)).is_ok())
+        self.running.as_ref().is_some_and(|running| running.orders.send(order).is_ok())
     }
 
     fn start(&mut self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
@@ -429,6 +460,7 @@ impl Publisher {
         self.under_way = InFlight::from(0);
         self.met_again.clear();
         self.bytes_under_way = 0;
+        self.is_looking = false;
         self.cursor = self.start;
     }
 }

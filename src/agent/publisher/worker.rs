@@ -131,15 +131,62 @@ impl Worker {
         }
     }
 
-    /// Waits for the first events, so that no producer is made without any. Returns false when no more will come.
+    /// Waits for the first events, so that no producer is kept without any. Returns false when no more will come.
     fn has_events(&mut self) -> bool {
         while self.unacked.is_empty() {
-            match self.orders.recv() {
-                Ok(order) => self.take(order),
-                Err(_) => return false,
+            let goes_on = match self.orders.recv() {
+                Ok(WorkerCommand::LookUp) => self.look_up(),
+                Ok(order) => {
+                    self.take(order);
+                    true
+                }
+                Err(_) => false,
             };
+            if !goes_on {
+                return false;
+            }
         }
         true
+    }
+
+    /// Looks the topic up until it is there, or there are events, which find out by themselves. Each time a connection is made and
+    /// closed. Whoever sends the events reports a broker that is away. Returns false when no events will come.
+    fn look_up(&mut self) -> bool {
+        while self.unacked.is_empty() {
+            let files = self.files();
+            let goes_on = match self.found_out() {
+                Some(Ok(())) => break,
+                Some(Err(refused @ SessionEnd::NeedsOperator(_))) => self.prepare_next(refused, files),
+                Some(Err(_)) | None => {
+                    let pause = self.backoff.next(1, 60);
+                    self.wait(pause, files)
+                }
+            };
+            if !goes_on {
+                return false;
+            }
+        }
+        self.backoff.reset();
+        if self.unacked.is_empty() {
+            self.recover();
+        }
+        let _ = self.reports.send(WorkerReport::LookedUp);
+        self.waker.wake();
+        true
+    }
+
+    /// Returns what the cluster says about the topic, after missing ones were created; `None` if it does not answer.
+    fn found_out(&mut self) -> Option<Result<(), SessionEnd>> {
+        let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
+        let producer = Producer::new(&self.settings.connection, self.settings.window, tuning).ok()?;
+        let mut found = producer.look_up(&self.settings.topic);
+        if matches!(found, Some(Err(_))) && self.settings.create_topics.is_some() {
+            self.create_topics();
+            found = producer.look_up(&self.settings.topic);
+        }
+        self.reaper.add(producer);
+        let brokers = self.settings.connection.brokers();
+        Some(found?.map_err(|code| SessionEnd::of(code, &self.settings.topic, brokers)))
     }
 
     /// Creates missing topics, if configured. Failures are only logged: the producer finds out what follows from them.

@@ -28,6 +28,7 @@ impl RateStream {
             complete: Vec::new(),
             publisher: Publisher::new(publisher_settings(settings), false, clock.monotonic()).of_rates(),
         };
+        stream.look_up(settings, clock.monotonic());
         match (journal.open_window(), &mut stream.windows) {
             (Ok(Some(NewEvent { body: Body::Rates(window), .. })), Some(windows)) => {
                 windows.resume(window, clock.wall(), clock.boottime(), &mut stream.complete);
@@ -48,6 +49,15 @@ impl RateStream {
             (None, rates) => self.windows = rates.map(|rates| RateWindows::new(rates.window)),
         }
         self.publisher.reconfigure(publisher_settings(settings), now);
+        self.look_up(settings, now);
+    }
+
+    /// Demands that a missing topic is reported now rather than at the end of the first window.
+    fn look_up(&mut self, settings: &Settings, now: Duration) {
+        match settings.rates {
+            Some(_) => self.publisher.look_up(now),
+            None => self.publisher.look_no_more(),
+        }
     }
 }
 
