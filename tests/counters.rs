@@ -645,13 +645,35 @@ fn a_port_that_leaves_its_bridge_stays_a_link() {
 }
 
 #[test]
-fn by_default_neither_loopback_nor_veth_is_watched() {
-    inside("counters::by_default_neither_loopback_nor_veth_is_watched", || {
+fn by_default_veth_is_watched_only_where_there_is_no_other_link() {
+    inside("counters::by_default_veth_is_watched_only_where_there_is_no_other_link", || {
+        ip("link set lo up");
         ip("link add hw0 type veth peer name hw1");
-        for choice in [SourceChoice::Netlink, SourceChoice::Sysinfo] {
-            let mut follower = kernel(choice, "*");
+        let mut follower = kernel(SourceChoice::Netlink, "*");
+        follower.read();
+        assert_eq!(follower.names(), [""; 0], "neither loopback nor links that are down");
+        ip("link set hw0 up");
+        ip("link set hw1 up");
+        follower.read_until("both are up", |follower| follower.names().len() == 2);
+        let mut followers = [SourceChoice::Netlink, SourceChoice::Sysinfo].map(|choice| kernel(choice, "*"));
+        for follower in &mut followers {
             follower.read();
-            assert_eq!(follower.names(), [""; 0]);
+            for name in ["hw0", "hw1"] {
+                assert!(follower.link(name).selected && follower.names().len() == 2, "{:?}", follower.names());
+                follower.counters(name);
+            }
+        }
+        if !ip_can("link add hwbond type bond") {
+            return;
+        }
+        for follower in &mut followers {
+            follower.read();
+            assert_eq!(follower.names(), ["hwbond"]);
+        }
+        ip("link del hwbond");
+        for follower in &mut followers {
+            follower.read();
+            assert_eq!(follower.names(), [""; 0], "what is gone may come back");
         }
     });
 }

@@ -279,4 +279,8 @@ fn the_shipped_file_judges_something_on_a_link_of_unknown_speed() {
     for kind in ["", "ppp", "wwan", "bond"] {
         assert!(selection.watches(&LinkInfo::new(3, "any", LinkKind::from_kernel(kind))), "{kind}");
     }
+    let (lo, eth0) =
+        (LinkInfo::new(1, "lo", LinkKind::Loopback), LinkInfo::new(2, "eth0", LinkKind::from_kernel("veth")));
+    assert_eq!(selection.warnings(&[&lo, &eth0]), [""; 0], "the only link of a container is watched");
+    assert_eq!(selection.warnings(&[&lo]).len(), 1);
 }

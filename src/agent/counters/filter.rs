@@ -1,6 +1,7 @@
 //! Selects the links to watch, and applies the configuration's overrides. The default is links that carry traffic to other hosts:
 //! those without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports. Other kinds (loopback, bridge,
-//! veth, vlan, tunnels …) count bytes of a link beneath, or bytes that never leave the host.
+//! veth, vlan, tunnels …) count bytes of a link beneath, or bytes that never leave the host. A container may have no others: then
+//! those that are up are watched, except for loopback.
 
 use std::fmt;
 
@@ -56,6 +57,11 @@ impl InterfaceFilter {
         included && !self.excludes(link)
     }
 
+    /// Returns whether links of other kinds are selected on a host that has none of the default ones, as nothing was configured.
+    pub(super) fn may_fall_back(&self) -> bool {
+        self.everything && self.include.is_empty() && self.exclude.is_empty()
+    }
+
     pub fn watches(&self, link: &LinkInfo) -> bool {
         self.selects(link) || any_names(&self.limits, link) && !self.excludes(link)
     }
@@ -72,7 +78,8 @@ impl InterfaceFilter {
     pub fn warnings(&self, links: &[&LinkInfo]) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.include.iter().filter_map(|pattern| matches_nothing("[interfaces] include", pattern, links)).collect();
-        if self.everything && !links.iter().any(|link| self.watches(link)) {
+        let falls_back = self.may_fall_back() && links.iter().any(|link| is_fallback(link));
+        if self.everything && !falls_back && !links.iter().any(|link| self.watches(link)) {
             warnings.push(format!(
                 "no link is watched: include = \"*\" means hardware, ppp, wwan, rmnet, bonds and teams, and there are only {}; \
                  name in include what to watch",
@@ -129,7 +136,11 @@ fn matches_everything(pattern: &str) -> bool {
     !pattern.is_empty() && pattern.bytes().all(|byte| byte == b'*')
 }
 
-fn watched_by_default(link: &LinkInfo) -> bool {
+pub(super) fn is_fallback(link: &LinkInfo) -> bool {
+    link.up && link.kind != LinkKind::Loopback
+}
+
+pub(super) fn watched_by_default(link: &LinkInfo) -> bool {
     match link.kind {
         LinkKind::Physical | LinkKind::Ppp | LinkKind::Wwan | LinkKind::Rmnet | LinkKind::Bond | LinkKind::Team => {
             !link.enslaved
@@ -315,8 +326,11 @@ mod tests {
         let warnings = InterfaceFilter::default().with_overrides(vec![known]).warnings(&links);
         assert!(warnings[0].starts_with("[[link]] interface = \"eht0\" matches no link yet"), "{warnings:?}");
         let many: Vec<LinkInfo> = (0..12).map(|number| link(&format!("v{number}"), "veth")).collect();
-        let warnings = InterfaceFilter::default().warnings(&many.iter().collect::<Vec<_>>());
+        let warnings = selection("*", "wan0", "").warnings(&many.iter().collect::<Vec<_>>());
         assert!(warnings[0].contains("v6, v7 and 4 more;"), "{warnings:?}");
+        let down = LinkInfo { up: false, ..link("veth1", "veth") };
+        let warns = |links: &[&LinkInfo]| !InterfaceFilter::default().warnings(links).is_empty();
+        assert!(warns(&[&lo, &down]) && !warns(&[&lo, &down, &many[0]]), "it is watched, for want of others");
     }
 
     #[test]

@@ -13,6 +13,8 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: InterfaceFilter,
+    /// True while links of any kind are watched, for want of others; unknown before the first reading of the whole table.
+    falls_back: Option<bool>,
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
     changes_before: usize,
@@ -41,6 +43,7 @@ impl LinkTable {
     pub(super) fn new(selection: InterfaceFilter) -> Self {
         Self {
             selection,
+            falls_back: None,
             entries: Vec::new(),
             changes: Vec::new(),
             changes_before: 0,
@@ -51,9 +54,16 @@ impl LinkTable {
     }
 
     pub(super) fn put(&mut self, mut link: LinkInfo, attachment: Attachment) {
+        // The first link of the default kinds ends it for good: uplinks that come and go must not switch others off and on.
+        if self.falls_back == Some(true) && filter::watched_by_default(&link) {
+            self.falls_back = Some(false);
+            self.put_again();
+        }
         let bits = self.selection.counter_bits(&link).unwrap_or(CounterBits::B64);
-        let watched = self.selection.watches(&link);
-        link.selected = self.selection.selects(&link);
+        // Once up, such a link stays while it is down, as others do.
+        let is_fallback = self.falls_back == Some(true) && (filter::is_fallback(&link) || self.watches(link.ifindex));
+        let watched = is_fallback || self.selection.watches(&link);
+        link.selected = is_fallback || self.selection.selects(&link);
         let at = match self.position(link.ifindex) {
             // A link's kind never changes: this is another link with a reused ifindex, and the first one's removal went unnoticed.
             Ok(at) if self.entries[at].link.kind != link.kind => {
@@ -102,6 +112,15 @@ impl LinkTable {
         }
     }
 
+    fn put_again(&mut self) {
+        for at in 0..self.entries.len() {
+            let Entry { link, attachment, seen, .. } = &self.entries[at];
+            let (link, attachment, seen) = (link.clone(), *attachment, *seen);
+            self.put(link, attachment);
+            self.entries[at].seen = seen;
+        }
+    }
+
     pub(super) fn doubt_speed(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].ask_speed |= self.entries[at].watched;
@@ -144,6 +163,14 @@ impl LinkTable {
         self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, RemoveReason::Gone)));
         self.changes[self.changes_before..].rotate_left(put);
         self.doubt_speeds_above(gone.iter().map(|entry| entry.attachment));
+        if self.falls_back.is_none() {
+            let has_others = self.entries.iter().any(|entry| filter::watched_by_default(&entry.link));
+            let falls_back = self.selection.may_fall_back() && !has_others;
+            self.falls_back = Some(falls_back);
+            if falls_back {
+                self.put_again();
+            }
+        }
     }
 
     pub(super) fn watches(&self, ifindex: u32) -> bool {
@@ -308,8 +335,10 @@ impl AddReason {
             Self::RenamedFrom(old.name)
         } else if old.enslaved && !new.enslaved {
             Self::Released
-        } else {
+        } else if old.altnames != new.altnames {
             Self::Named
+        } else {
+            Self::Appeared
         }
     }
 }
@@ -679,6 +708,51 @@ mod tests {
         let port = LinkInfo { enslaved: true, selected: false, ..link(2, "eth0") };
         assert_eq!(put(&mut table, port.clone()), [LinkChange::Changed(port)]);
         assert_eq!(put(&mut table, link(2, "eth0")), [LinkChange::Changed(link(2, "eth0"))]);
+    }
+
+    /// Reads a table that has only these links.
+    fn whole(selection: InterfaceFilter, links: &[LinkInfo]) -> (LinkTable, Vec<LinkChange>) {
+        let mut table = LinkTable::new(selection);
+        table.mark();
+        links.iter().for_each(|link| table.put(link.clone(), Attachment::default()));
+        table.sweep();
+        let changes = changes(&mut table);
+        (table, changes)
+    }
+
+    fn veth(ifindex: u32, name: &str, up: bool) -> LinkInfo {
+        LinkInfo { up, ..LinkInfo::new(ifindex, name, LinkKind::Other("veth".into())) }
+    }
+
+    #[test]
+    fn links_of_other_kinds_that_are_up_are_watched_until_there_is_one_of_the_default_kinds() {
+        let lo = LinkInfo::new(1, "lo", LinkKind::Loopback);
+        let (eth0, eth1) = (veth(2, "eth0", true), veth(3, "eth1", false));
+        let appeared = |link: &LinkInfo| LinkChange::Added(link.clone(), AddReason::Appeared);
+        let (mut table, first) = whole(InterfaceFilter::default(), &[lo, eth0.clone(), eth1]);
+        assert_eq!(first, [appeared(&eth0)]);
+        let eth1 = veth(3, "eth1", true);
+        assert_eq!(put(&mut table, eth1.clone()), [appeared(&eth1)]);
+        let down = veth(2, "eth0", false);
+        assert_eq!(put(&mut table, down.clone()), [LinkChange::Changed(down)], "it stays, as others do");
+        let wan0 = link(9, "wan0");
+        let unselected = |ifindex| LinkChange::Removed(ifindex, RemoveReason::Unselected);
+        assert_eq!(put(&mut table, wan0.clone()), [unselected(2), unselected(3), appeared(&wan0)]);
+        table.remove(9);
+        assert_eq!(changes(&mut table), [LinkChange::Removed(9, RemoveReason::Gone)]);
+        assert_eq!(put(&mut table, eth0), [], "an uplink that comes and goes is no reason");
+    }
+
+    #[test]
+    fn links_of_other_kinds_are_not_watched_beside_default_ones_nor_where_something_is_configured() {
+        let (eth0, wan0) = (veth(2, "eth0", true), link(3, "wan0"));
+        let (_, changes) = whole(InterfaceFilter::default(), &[eth0.clone(), wan0.clone()]);
+        assert_eq!(changes, [LinkChange::Added(wan0, AddReason::Appeared)]);
+        let patterns = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (include, exclude) in [("*", "eth7"), ("* eth7", ""), ("", "")] {
+            let selection = InterfaceFilter::new(&patterns(include), &patterns(exclude), &[]);
+            assert_eq!(whole(selection, std::slice::from_ref(&eth0)).1, [], "include {include}, exclude {exclude}");
+        }
     }
 
     #[test]

@@ -60,9 +60,15 @@ impl Links {
         }
         let due = self.table.is_due(reading.at);
         self.table.mark();
+        let mut found = Vec::new();
         for (name, data) in networks {
             let Some(name) = name.to_str() else { continue };
-            let Some(ifindex) = self.follow(name, due) else { continue };
+            found.extend(self.follow(name, due).map(|ifindex| (name, ifindex, data)));
+        }
+        self.keep_unless_gone();
+        self.table.sweep();
+        // Which links are watched can depend on all others.
+        for (name, ifindex, data) in found {
             let totals = LinkTotals {
                 rx_bytes: data.total_received(),
                 tx_bytes: data.total_transmitted(),
@@ -71,8 +77,6 @@ impl Links {
             };
             reading.counters.extend(self.counters(name, ifindex, totals));
         }
-        self.keep_unless_gone();
-        self.table.sweep();
         self.table.report(&self.sysfs, reading.at, &mut reading.changes);
         Ok(())
     }
