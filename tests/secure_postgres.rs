@@ -185,3 +185,23 @@ fn postgres_wrong_password() {
         secure.serve(&secure.authority.leaf("server"));
     });
 }
+
+/// Nothing has to be stored for it: the consumer looks as it starts.
+#[test]
+fn a_server_that_need_not_prove_who_it_is_is_warned_of_at_the_start() {
+    let test = "secure_postgres::a_server_that_need_not_prove_who_it_is_is_warned_of_at_the_start";
+    let Some(mut secure) = Secure::new(test, "postgres-unproven") else { return };
+    let text = std::fs::read_to_string(secure.consumer.config()).expect("there is a configuration");
+    let ca = secure.files.path().join("ca.pem");
+    let proven = format!("sslmode=verify-full&sslrootcert={}", ca.display());
+    assert!(text.contains(&proven), "{text}");
+    std::fs::write(secure.consumer.config(), text.replace(&proven, "sslmode=require")).expect("it can be written");
+    let running = secure.consumer.start(&[]);
+    running.until("sslmode=require encrypts, and takes any server for the right one");
+    secure.send(20);
+    recovered("it is only a warning", || {
+        let sql = "SELECT count(*) FROM pg_tables WHERE tablename = 'events'";
+        secure.database.ask(sql) == "(1)" && secure.stored() == secure.sent
+    });
+    assert_eq!(running.log().matches("takes any server for the right one").count(), 1, "{}", running.log());
+}

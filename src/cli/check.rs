@@ -1,7 +1,9 @@
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::cli::output;
-use crate::process::checks::{Finding, Grade};
+use crate::process::checks::{Finding, Grade, unreadable_files};
 use crate::process::exit::Failure;
 use crate::units::counted;
 
@@ -52,6 +54,15 @@ pub(crate) fn valid_configuration(absent: Option<&str>) -> Finding {
         None => "is valid".to_owned(),
     };
     Finding::ok("configuration", text)
+}
+
+/// Finds the files that the service could not read under its own user: root, who asks here, may read all.
+pub(crate) fn unreadable_by_service(user: &str, files: &[PathBuf]) -> Vec<Finding> {
+    if !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    unreadable_files(user, &passwd, &group, files)
 }
 
 #[cfg(test)]

@@ -54,7 +54,6 @@ impl Template {
     }
 
     /// Replaces the lines from the one that begins with `begin` to the one before that which begins with `end`.
-    #[cfg(any(feature = "agent", test))]
     pub(crate) fn replace(&mut self, begin: &str, end: &str, text: &str) {
         let place = |line: &str| self.0.find(&format!("\n{line}")).expect("the shipped file has the line") + 1;
         let (begin, end) = (place(begin), place(end));

@@ -213,6 +213,15 @@ impl Layers {
             .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
     }
 
+    /// Returns the file itself and those that it names, such as secrets, but for credentials of the unit, which systemd reads.
+    pub fn named_files(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        let merged = Value::Table(self.merged()?);
+        let value = |key: &str| key.split('.').try_fold(&merged, |value, part| value.get(part))?.as_str();
+        let keys = keys(&[AGENT_KEYS, CONSUMER_KEYS]).into_iter().filter(|key| key.ends_with("_file"));
+        let named = keys.filter_map(value).filter(|name| name.contains('/')).map(PathBuf::from);
+        Ok(self.file.iter().map(|(path, _)| path.clone()).chain(named).collect())
+    }
+
     fn merged(&self) -> Result<Table, ConfigError> {
         let mut merged = match &self.file {
             Some((_, text)) => text.parse().map_err(|e| self.syntax(&e))?,
@@ -545,6 +554,15 @@ mod tests {
         assert_eq!(SecretFile::new("password", Some(directory.path())).read().unwrap(), "s3cret");
         let error = SecretFile::new("/nowhere/password", Some(directory.path())).read().unwrap_err();
         assert!(error.contains("/nowhere/password"), "{error}");
+    }
+
+    #[test]
+    fn the_files_of_a_configuration_are_its_own_and_those_of_its_keys() {
+        let text = "agent = '/a'\n[kafka.tls]\nca_file = '/etc/ca.pem'\nkey_file = 'a-credential'\n[store]\npassword_file = 'b/c'\n";
+        let files = layers(text, &[("HIGHWATER_KAFKA__SASL__PASSWORD_FILE", "/d")]).unwrap().named_files().unwrap();
+        let mut names: Vec<&str> = files.iter().filter_map(|file| file.to_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["/d", "/etc/ca.pem", "agent.toml", "b/c"]);
     }
 
     proptest::proptest! {

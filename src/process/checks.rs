@@ -1,7 +1,9 @@
 //! Findings of `check`: one line each on standard output, with the remedy if something is wrong. `run` logs them at its start.
 
 use std::fmt;
-use std::path::Path;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::units::ByteCount;
 
@@ -75,6 +77,39 @@ pub fn may_write(directory: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot write to {}: {}", there.display(), std::io::Error::from(error)))
 }
 
+/// Finds the files that a user may not read, by the texts of /etc/passwd and /etc/group; none if there is no such user.
+pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]) -> Vec<Finding> {
+    fn fields(line: &str) -> Vec<&str> {
+        line.split(':').collect()
+    }
+    let of_user = |fields: Vec<&str>| match *fields {
+        [name, _, uid, gid, ..] if name == user => Some((uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?)),
+        _ => None,
+    };
+    let of_member = |fields: Vec<&str>| match *fields {
+        [_, _, gid, members] if members.split(',').any(|member| member == user) => gid.parse::<u32>().ok(),
+        _ => None,
+    };
+    let Some((uid, gid)) = passwd.lines().map(fields).find_map(of_user) else { return Vec::new() };
+    let groups: Vec<u32> = group.lines().map(fields).filter_map(of_member).chain([gid]).collect();
+    let may_read = |about: &Metadata| {
+        let class = if about.uid() == uid {
+            6
+        } else if groups.contains(&about.gid()) {
+            3
+        } else {
+            0
+        };
+        about.mode() >> class & 0o4 != 0
+    };
+    let is_unreadable = |file: &&PathBuf| file.metadata().is_ok_and(|about| !may_read(&about));
+    let finding = |file: &PathBuf| {
+        let file = file.display();
+        Finding::failed("service", format!("{user} may not read {file}: chgrp {user} {file} && chmod 640 {file}"))
+    };
+    files.iter().filter(is_unreadable).map(finding).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +123,41 @@ mod tests {
         assert_eq!(may_write(&deep), Ok(()));
         std::fs::write(directory.path().join("a"), "").unwrap();
         assert!(may_write(&deep).unwrap_err().ends_with("is no directory"));
+    }
+
+    #[test]
+    fn root_is_told_what_the_services_user_may_not_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "").unwrap();
+        let about = file.metadata().unwrap();
+        let (ours, our_group, other) = (about.uid(), about.gid(), 4_000_000);
+        let remedy = |passwd: &str, group: &str, mode: u32| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let files = [file.clone(), directory.path().join("missing")];
+            let findings = unreadable_files("hw", passwd, group, &files);
+            assert!(findings.len() < 2 && findings.iter().all(Finding::is_trouble), "{findings:?}");
+            findings.into_iter().next().map(|finding| finding.text)
+        };
+        let [stranger, owner, in_group] = [(other, other), (ours, other), (other, our_group)]
+            .map(|(uid, gid)| format!("root:x:{other}:0::/:/bin/sh\nhw:x:{uid}:{gid}::/nonexistent:/bin/false\n"));
+        let member = format!("adm:x:{other}:root\nsecrets:x:{our_group}:root,hw\n");
+        for (passwd, group, mode, may_read) in [
+            (&stranger, "", 0o640, false),
+            (&stranger, "", 0o644, true),
+            (&in_group, "", 0o640, true),
+            (&in_group, "", 0o604, false),
+            (&stranger, &*member, 0o640, true),
+            (&stranger, "secrets:x:0:hwx\n", 0o640, false),
+            (&owner, "", 0o600, true),
+            (&owner, &*member, 0o044, false),
+        ] {
+            assert_eq!(remedy(passwd, group, mode).is_none(), may_read, "{passwd}{group}{mode:o}");
+        }
+        let said = remedy(&stranger, "", 0o600).unwrap();
+        let file = file.display();
+        assert_eq!(said, format!("hw may not read {file}: chgrp hw {file} && chmod 640 {file}"));
+        assert_eq!(remedy("root:x:0:0::/:/bin/sh\n", &member, 0o600), None, "there is no such user");
     }
 }

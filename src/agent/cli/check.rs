@@ -2,15 +2,15 @@
 
 use clap::Args;
 
-use super::common::AgentFlags;
+use super::common::{AgentFlags, SERVICE_USER};
 use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
-use crate::cli::check::{CheckFlags, CheckReport, valid_configuration};
+use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, valid_configuration};
 use crate::cli::output;
 use crate::config::{AGENT_KEYS, TopicRole};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
-use crate::kafka::schema_registry::RegistryError;
+use crate::kafka::schema_registry::{RegistryAddress, RegistryError, subject};
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
 use crate::process::checks::Finding;
 use crate::process::clock::SystemClock;
@@ -20,6 +20,8 @@ pub(super) const HELP: &str = "\
 Explains the configuration, then tries what an agent would need, a line each:
 ok, warning or FAILED, with the remedy. Run it as the agent's user, or as root.
 
+  service        for root: the service's user may read the configuration, and
+                 the certificates and secrets that it names
   links, limits  which links each limit applies to now, and at which rates
   state, disk    the journal's directory: rights, and room for the journal
   journal        shown if it is damaged, or a newer agent's
@@ -56,6 +58,10 @@ impl AgentCheck {
         output::print(&format!("{settings}{cost}\n"))?;
         let mut report = CheckReport::default();
         report.add(&valid_configuration(self.flags.common.absent_file()))?;
+        if self.flags.common.is_of_service() {
+            let files = layers.named_files().map_err(Failure::config)?;
+            report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
+        }
         report.add_all(settings.warnings.iter().map(|warning| Finding::warning("configuration", warning)))?;
         report.add_all(links)?;
         if !self.check.offline {
@@ -90,17 +96,28 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
     Ok(())
 }
 
-fn check_registry(settings: &Settings) -> Option<Finding> {
+/// Checks the schema of each topic that the agent sends to.
+fn check_registry(settings: &Settings) -> Vec<Finding> {
     let (about, encoding) = ("registry", &settings.publisher.encoding);
-    let url = encoding.registry.as_ref()?.url();
-    Some(match look_up_schema(encoding, &settings.publisher.topic) {
-        None => {
-            Finding::warning(about, format!("{url} is not used: {} needs no schema; see kafka.format", encoding.format))
-        }
-        Some(Ok(id)) => Finding::ok(about, format!("{url} has the schema, with id {id}")),
-        Some(Err(RegistryError::NotFound(_))) if encoding.auto_register => {
-            Finding::ok(about, format!("{url} answers, and has no such schema yet: the agent registers it"))
-        }
-        Some(Err(error)) => Finding::failed(about, error),
-    })
+    let Some(url) = encoding.registry.as_ref().map(RegistryAddress::url) else { return Vec::new() };
+    let hours = settings.topics.names.of(TopicRole::Histograms);
+    let mut findings = Vec::new();
+    for topic in settings.topic_names().into_iter().filter(|name| *name != hours) {
+        let Some(found) = look_up_schema(encoding, topic) else {
+            let why = format!("{url} is not used: {} needs no schema; see kafka.format", encoding.format);
+            return vec![Finding::warning(about, why)];
+        };
+        let subject = subject(topic);
+        findings.push(match found {
+            Ok(id) => Finding::ok(about, format!("{url} has the schema, with id {id}, as {subject}")),
+            Err(RegistryError::NotFound(_)) if encoding.auto_register => Finding::ok(
+                about,
+                format!("{url} answers, and has no such schema yet: the agent registers it as {subject}"),
+            ),
+            Err(error @ RegistryError::NotFound(_)) => Finding::failed(about, error),
+            // The next one would fail in the same way.
+            Err(error) => return vec![Finding::failed(about, error)],
+        });
+    }
+    findings
 }

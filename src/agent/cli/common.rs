@@ -12,6 +12,7 @@ use crate::process::exit::Failure;
 use crate::process::host::ServiceEnvironment;
 
 pub(super) const CONFIG: &str = "/etc/highwater/agent.toml";
+pub(super) const SERVICE_USER: &str = "highwater-agent";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
@@ -92,6 +93,11 @@ impl Common {
 
     pub(super) fn path(&self) -> Option<&Path> {
         self.config.as_deref()
+    }
+
+    /// Returns whether the configuration is the one that the service reads.
+    pub(super) fn is_of_service(&self) -> bool {
+        self.path().is_none_or(|path| path == Path::new(CONFIG))
     }
 
     pub(super) fn absent_file(&self) -> Option<&'static str> {

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::common::{CONFIG, Common};
+use super::common::{CONFIG, Common, SERVICE_USER};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::agent::counters::{self, LinkChange, LinkInfo, LinkKind, Reading, SourceChoice, Speed};
+use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, SourceChoice, Speed};
+use crate::cli::check::unreadable_by_service;
 use crate::cli::init::{InitFlags, Template};
 use crate::config::Layers;
 use crate::process::clock::SystemClock;
@@ -53,13 +54,14 @@ impl AgentInit {
         Settings::new(&layers, &ServiceEnvironment::read()).map_err(Failure::config)?;
         self.flags.write(path, template.text(), false)?;
         for link in &links {
-            let LinkInfo { name, speed, .. } = link;
-            self.common.note(&match speed.max() {
-                Some(speed) => format!("{name}: {speed}, limit {PERCENT}"),
-                None => format!("{name}: speed unknown, limit {RATE}"),
+            self.common.note(&match known_speed(link) {
+                Some(speed) => format!("{speed}, limit {PERCENT}"),
+                None => format!("{}: speed unknown, limit {RATE}", link.name),
             });
         }
         if path != Path::new("-") {
+            let unreadable = unreadable_by_service(SERVICE_USER, &[path.to_owned()]);
+            unreadable.iter().for_each(|finding| self.common.note(&finding.text));
             let limits = counted(if links.is_empty() { 2 } else { links.len() as u64 }, "limit");
             let check = if path == Path::new(CONFIG) { String::new() } else { format!(" -c {}", path.display()) };
             self.common
@@ -69,29 +71,38 @@ impl AgentInit {
     }
 }
 
-/// Returns the links that are watched by default; without any, as in a container, all but loopback.
+/// Returns the links that are watched by default.
 fn links() -> Vec<LinkInfo> {
     let mut reading = Reading::default();
-    let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::every_link())
+    let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::default())
         .and_then(|mut source| source.read(&SystemClock::default(), &mut reading));
     if let Err(error) = read {
         write_error(&format!("warning: this host's links are unknown: {}", crate::process::exit::chain(&error)));
     }
     let added = reading.changes.into_iter().filter_map(|change| match change {
-        LinkChange::Added(link, _) if link.kind != LinkKind::Loopback => Some(link),
+        LinkChange::Added(link, _) => Some(link),
         _ => None,
     });
-    let (usual, others): (Vec<_>, Vec<_>) = added.partition(|link| InterfaceFilter::default().watches(link));
-    let mut links = if usual.is_empty() { others.into_iter().filter(|link| link.up).collect() } else { usual };
+    let mut links: Vec<LinkInfo> = added.collect();
     links.sort_by(|a, b| a.name.cmp(&b.name));
     links
 }
 
+/// Head of a file with limits for this host's links, in place of the shipped one.
+const HEAD: &str = "\
+# `highwater-agent init` wrote this file, with a limit for each network link that this host had: an event is sent to Kafka when one of
+# them is used at 80 % of its speed or more or, where the kernel knows no speed, carries 80 Mbit/s. Keys that are commented out show
+# their defaults or, where the comment says so, an example.
+#
+";
+
 fn template(links: &[LinkInfo]) -> Template {
     let mut template = Template::new(SHIPPED);
     let Some((first, others)) = links.split_first() else { return template };
+    template.replace("# Unchanged, this file", "# `highwater-agent check`", HEAD);
     let speeds: String = links.iter().filter(|link| link.speed.max().is_none()).map(speed_example).collect();
     template.replace("# A limit. There can be", "# A limit. There can be", &speeds);
+    template.replace("[[limit]]", "[[limit]]", &speed_comment(first));
     template.set("[limit]", "name", &format!("{}-nearly-full", first.name));
     template.set("[limit]", "interface", &first.name);
     template.set("[limit]", "raise_at", raise_at(first.speed).0);
@@ -99,6 +110,15 @@ fn template(links: &[LinkInfo]) -> Template {
     let others: String = others.iter().map(limit).collect();
     template.replace("# A second limit", "# When events are sent", &others);
     template
+}
+
+fn known_speed(link: &LinkInfo) -> Option<String> {
+    link.speed.max().map(|speed| format!("{}: {speed}", link.name))
+}
+
+/// Returns the line above a limit in %, from which it can be told in bits per second.
+fn speed_comment(link: &LinkInfo) -> String {
+    known_speed(link).map(|speed| format!("# {speed}\n")).unwrap_or_default()
 }
 
 fn speed_example(link: &LinkInfo) -> String {
@@ -112,8 +132,9 @@ fn speed_example(link: &LinkInfo) -> String {
 fn limit(link: &LinkInfo) -> String {
     let (raise_at, clear_at) = raise_at(link.speed);
     format!(
-        "[[limit]]\nname = \"{name}-nearly-full\"\ninterface = \"{name}\"\nraise_at = \"{raise_at}\"\nclear_at = \"{clear_at}\"\n\
+        "{}[[limit]]\nname = \"{name}-nearly-full\"\ninterface = \"{name}\"\nraise_at = \"{raise_at}\"\nclear_at = \"{clear_at}\"\n\
          for = \"3s\"\nclear_for = \"10s\"\n\n",
+        speed_comment(link),
         name = link.name
     )
 }
@@ -128,7 +149,7 @@ fn raise_at(speed: Speed) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::counters::filter;
+    use crate::agent::counters::{LinkKind, filter};
     use crate::agent::detector::limit::Level;
     use crate::process::host::ServiceEnvironment;
     use crate::units::BitRate;
@@ -164,6 +185,26 @@ mod tests {
         // With their comment signs removed, the examples work.
         let known = text.replace("#[[link]]\n#interface = \"ens3\"\n#speed", "[[link]]\ninterface = \"ens3\"\nspeed");
         assert_eq!(self::settings(&known).links.len(), 1);
+    }
+
+    #[test]
+    fn the_service_has_the_user_of_its_unit() {
+        let unit = include_str!("../../../systemd/highwater-agent.service");
+        assert!(unit.contains(&format!("\nUser={SERVICE_USER}\n")) && unit.contains(CONFIG));
+    }
+
+    #[test]
+    fn the_file_is_true_of_itself_and_shows_each_known_speed() {
+        let text =
+            template(&[link("eth0", Some(1_000)), link("ens3", None), link("eth1", Some(100))]).text().to_owned();
+        assert!(!text.contains("Unchanged") && !text.contains("800 Mbit/s"), "{text}");
+        assert!(text.starts_with("# Highwater agent: /etc/highwater/agent.toml\n#\n# `highwater-agent init` wrote"));
+        assert!(text.contains("an example.\n#\n# `highwater-agent check` validates"), "{text}");
+        for (name, comment) in
+            [("eth0", "# eth0: 1.0 Gbit/s\n"), ("eth1", "\n\n# eth1: 100.0 Mbit/s\n"), ("ens3", "\n\n")]
+        {
+            assert!(text.contains(&format!("{comment}[[limit]]\nname = \"{name}-nearly-full\"")), "{text}");
+        }
     }
 
     #[test]

@@ -193,3 +193,40 @@ pub fn check_clock(clock: &dyn Clock) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::counters::{AddReason, LinkKind};
+    use crate::config::Layers;
+    use crate::process::host::ServiceEnvironment;
+
+    #[test]
+    fn a_limit_shows_where_it_is_active_where_it_waits_for_a_speed_and_where_there_is_no_link() {
+        let limit = |name: &str, level: &str| format!("[[limit]]\ninterface = '{name}'\nraise_at = '{level}'\n");
+        let text = [limit("*", "80%"), limit("eth0", "8 Mbit/s"), limit("ppp*", "50%")].concat();
+        let settings = Settings::new(&Layers::from_text("agent.toml", &text), &ServiceEnvironment::default()).unwrap();
+        let mut detector = detector(&settings);
+        let speed = Speed::both(Some(BitRate::from_bps(1_000_000_000)));
+        let eth0 = LinkInfo { speed, ..LinkInfo::new(2, "eth0", LinkKind::Physical) };
+        let added = [eth0, LinkInfo::new(3, "tun0", LinkKind::Other("tun".into()))];
+        let changes = added.map(|link| LinkChange::Added(link, AddReason::Appeared)).into();
+        let reading = Reading { changes, ..Reading::default() };
+        let now = stamp("gw", "", &SystemClock::default());
+        detector.observe(&reading, &now, &mut Detections::default());
+        let said: Vec<String> = settings
+            .limits
+            .iter()
+            .flat_map(|limit| of_limit(limit, &detector))
+            .map(|found| found.to_string())
+            .collect();
+        let expected = [
+            "ok       limit *: eth0 (1.0 Gbit/s) at 800.0 Mbit/s",
+            "warning  limit *: inactive on tun0, whose speed is unknown; set raise_at to a bit rate, or write [[link]] interface = \
+             \"tun0\" with its speed",
+            "ok       limit eth0: eth0 (1.0 Gbit/s) at 8.0 Mbit/s",
+            "warning  limit ppp*: no link matches \"ppp*\" now; one may appear later",
+        ];
+        assert_eq!(said, expected);
+    }
+}

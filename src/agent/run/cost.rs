@@ -117,3 +117,46 @@ fn made_up(settings: &Settings, detector: &Detector, window: Duration, number: u
     };
     complete.into_iter().map(event).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::run::check::check_links;
+    use crate::config::Layers;
+    use crate::process::host::ServiceEnvironment;
+
+    fn line_of(rates: &str) -> Option<String> {
+        let text = format!("source = 'synthetic'\n[rates]\n{rates}");
+        let settings = Settings::new(&Layers::from_text("agent.toml", &text), &ServiceEnvironment::default());
+        check_links(&settings.expect("it is right")).1
+    }
+
+    /// Returns the amounts of a line: on the wire, with TLS and to disk a day, on the wire and with TLS a month.
+    fn amounts(rates: &str) -> Vec<u64> {
+        let line = line_of(rates).expect("rates are on");
+        let words: Vec<&str> = line.split([' ', ',', ';']).collect();
+        let amounts = words.windows(2).filter_map(|pair| pair.concat().parse::<ByteCount>().ok());
+        amounts.map(ByteCount::bytes).collect()
+    }
+
+    #[test]
+    fn rates_that_are_off_cost_nothing() {
+        assert_eq!(line_of("enabled = false\n"), None);
+        assert!(line_of("").is_some_and(|line| line.starts_with("cost   rates of 4 links every 5 min")));
+    }
+
+    #[test]
+    fn windows_that_are_sent_together_cost_less_on_the_wire() {
+        let (soon, late) = (amounts("max_delay = '5m'\n"), amounts("max_delay = '1h'\n"));
+        assert_eq!((soon.len(), late.len()), (5, 5));
+        for place in [0, 1, 3, 4] {
+            assert!(late[place] < soon[place], "{late:?} {soon:?}");
+        }
+        for each in [soon, late] {
+            assert!(
+                each[0] < each[1] && each[3] < each[4] && each[0] < each[3],
+                "TLS costs more, and a month: {each:?}"
+            );
+        }
+    }
+}

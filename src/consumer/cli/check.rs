@@ -1,7 +1,7 @@
 use clap::Args;
 
-use super::common::Common;
-use crate::cli::check::{CheckFlags, CheckReport, valid_configuration};
+use super::common::{Common, SERVICE_USER};
+use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, valid_configuration};
 use crate::cli::output;
 use crate::config::CONSUMER_KEYS;
 use crate::consumer::config::Settings;
@@ -18,6 +18,8 @@ pub(super) const HELP: &str = "\
 Explains the configuration, and then tries what the consumer would need, a line
 each: ok, warning or FAILED, with the remedy. It stores nothing.
 
+  service        for root: the service's user may read the configuration, and
+                 the certificates and secrets that it names
   kafka, topic   the brokers answer, the topics are there and may be seen
   group          this user may use the consumer group
   registry       it answers, and which schemas of events it has
@@ -50,6 +52,10 @@ impl ConsumerCheck {
         output::print(&format!("{settings}\n"))?;
         let mut report = CheckReport::default();
         report.add(&valid_configuration(self.common.absent_file()))?;
+        if self.common.is_of_service() {
+            let files = [layers.named_files().map_err(Failure::config)?, settings.store.files()].concat();
+            report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
+        }
         if !self.check.offline {
             check_kafka(&settings, &mut report)?;
             report.add_all(check_registry(&settings))?;

@@ -10,6 +10,7 @@ use crate::process::exit::{Failure, Status};
 use crate::process::systemd::Directories;
 
 pub(super) const CONFIG: &str = "/etc/highwater/consumer.toml";
+pub(super) const SERVICE_USER: &str = "highwater-consumer";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
@@ -47,6 +48,11 @@ impl Common {
 
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
+    }
+
+    /// Returns whether the configuration is the one that the service reads.
+    pub(super) fn is_of_service(&self) -> bool {
+        self.path().is_none_or(|path| path == Path::new(CONFIG))
     }
 
     pub(super) fn absent_file(&self) -> Option<&'static str> {

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::common::{CONFIG, Common};
+use super::common::{CONFIG, Common, SERVICE_USER};
+use crate::cli::check::unreadable_by_service;
 use crate::cli::init::{InitFlags, Template};
 use crate::config::Layers;
 use crate::consumer::config::Settings;
@@ -29,10 +30,17 @@ pub(super) struct ConsumerInit {
 
 pub(super) const SHIPPED: &str = include_str!("../../../systemd/consumer.toml");
 
+/// Head of a file that flags may have changed, in place of the shipped one.
+const HEAD: &str = "\
+# `highwater-consumer init` wrote this file. Keys that are commented out show their defaults or, where the comment says so, an example.
+#
+";
+
 impl ConsumerInit {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let mut template = Template::new(SHIPPED);
+        template.replace("# Unchanged, this file", "# `highwater-consumer check`", HEAD);
         let flags = self.common.keys();
         template.set_flags(&flags);
         let path = self.common.path().unwrap_or(Path::new(CONFIG));
@@ -44,6 +52,8 @@ impl ConsumerInit {
         let holds_secret = settings.store.holds_password();
         self.flags.write(path, template.text(), holds_secret)?;
         if path != Path::new("-") {
+            let unreadable = unreadable_by_service(SERVICE_USER, &[path.to_owned()]);
+            unreadable.iter().for_each(|finding| self.common.note(&finding.text));
             let check = if path == Path::new(CONFIG) { String::new() } else { format!(" -c {}", path.display()) };
             self.common.note(&format!("wrote {}; `highwater-consumer check{check}` tries it", path.display()));
         }
@@ -54,6 +64,12 @@ impl ConsumerInit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_service_has_the_user_of_its_unit() {
+        let unit = include_str!("../../../systemd/highwater-consumer.service");
+        assert!(unit.contains(&format!("\nUser={SERVICE_USER}\n")) && unit.contains(CONFIG));
+    }
 
     #[test]
     fn every_flag_is_a_key_that_the_shipped_file_shows() {

@@ -37,6 +37,14 @@ impl StoreUrl {
         matches!(&self.0, Backend::Postgres(address) if address.holds_password())
     }
 
+    /// Returns the files of certificates and the key that the URL names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.0 {
+            Backend::Postgres(address) => address.files(),
+            Backend::Sqlite(_) => Vec::new(),
+        }
+    }
+
     pub fn sqlite(path: &Path) -> Self {
         Self(Backend::Sqlite(path.to_owned()))
     }

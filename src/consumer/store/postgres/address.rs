@@ -1,6 +1,7 @@
 //! URL of a server, as libpq takes it. The parameters for TLS, of which the `postgres` crate knows few, go to [`PostgresTls`].
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode};
@@ -59,6 +60,11 @@ impl Address {
 
     pub(in crate::consumer::store) fn holds_password(&self) -> bool {
         self.config.get_password().is_some()
+    }
+
+    /// Returns the files of certificates and the key that the URL names.
+    pub(in crate::consumer::store) fn files(&self) -> Vec<PathBuf> {
+        self.tls.as_ref().map(PostgresTls::files).unwrap_or_default()
     }
 
     /// Returns whether TLS is demanded, but no proof that the server is the one that the URL names: `sslmode=require`.

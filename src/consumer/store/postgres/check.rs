@@ -91,15 +91,14 @@ fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<
         let why = "it is read-only: the server is a standby, or set to default_transaction_read_only; name the primary in store.url";
         findings.push(Finding::failed(ABOUT, why));
     }
-    let apart: TimeDelta = row.get::<_, DateTime<Utc>>(4) - now;
-    if apart.abs() > CLOCKS_APART_MAX {
-        let seconds = apart.num_seconds();
-        findings.push(Finding::warning(
-            "clock",
-            format!("the clock of the database is {seconds} s from that of this host; one of them is wrong"),
-        ));
-    }
+    findings.extend(clock(row.get::<_, DateTime<Utc>>(4) - now));
     Ok(findings)
+}
+
+fn clock(apart: TimeDelta) -> Option<Finding> {
+    let seconds = apart.num_seconds();
+    let why = format!("the clock of the database is {seconds} s from that of this host; one of them is wrong");
+    (apart.abs() > CLOCKS_APART_MAX).then(|| Finding::warning("clock", why))
 }
 
 fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Vec<Finding>, StoreError> {
@@ -149,4 +148,19 @@ fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<V
         None => Finding::ok("locks", locks),
     });
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_from_this_hosts_is_a_warning() {
+        let seconds = |seconds| clock(TimeDelta::seconds(seconds));
+        assert_eq!((seconds(0), seconds(10), seconds(-10)), (None, None, None));
+        for (apart, says) in [(3_600, "is 3600 s from"), (-11, "is -11 s from")] {
+            let finding = seconds(apart).expect("it is far");
+            assert!(finding.about == "clock" && finding.text.contains(says), "{finding}");
+        }
+    }
 }

@@ -87,6 +87,11 @@ impl PostgresTls {
         Ok(Some(tls))
     }
 
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let identity = self.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        self.root.iter().chain(identity).cloned().collect()
+    }
+
     pub(super) fn connector(&self) -> Result<MakeTlsConnector, String> {
         let failed = |what: &str, e: &dyn fmt::Display| format!("{what} cannot be used: {e}");
         let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(|e| failed("TLS", &e))?;
