@@ -123,6 +123,7 @@ fn a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let hour = Hour::new("missing");
     let missing = kafka.missing(&hour.events);
+    let missing_rates = kafka.missing(&hour.variables[0].1);
     let config = hour.directory.path().join("agent.toml");
     fs::write(&config, "state_dir = 'state'\n").unwrap();
     let begun = Instant::now();
@@ -130,16 +131,17 @@ fn a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check() {
     let mut agent = hour.command(command());
     agent.args(["run", "-c", "agent.toml", "-b", &kafka.address, "-t", &hour.events]).stderr(log);
     let agent = Spawned::start(&mut agent);
-    until("a line in the log", || {
-        fs::read_to_string(hour.directory.path().join("log")).unwrap().contains(&missing).then_some(())
-    });
+    let log = || fs::read_to_string(hour.directory.path().join("log")).unwrap();
+    until("a line in the log", || log().contains(&missing).then_some(()));
     let took = begun.elapsed();
+    // Long before there are rates to send.
+    until("a line about rates", || log().contains(&missing_rates).then_some(()));
     let (code, out, err) = run(hour.command(command()), &["status", "-c", "agent.toml"]);
     drop(agent);
     assert!(took < Duration::from_secs(10), "{took:?}");
     // The table is as wide as a terminal.
     let squeezed = out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(code == 1 && squeezed.contains(&missing), "{out}{err}");
+    assert!(code == 1 && squeezed.contains(&missing) && squeezed.contains(&missing_rates), "{out}{err}");
     let (code, out, err) =
         run(hour.command(command()), &["check", "-c", "agent.toml", "-b", &kafka.address, "-t", &hour.events]);
     assert!(code == 1 && out.contains(&format!("FAILED   topic {}: {missing}", hour.events)), "{out}{err}");
@@ -151,6 +153,48 @@ fn a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check() {
     let (code, out, err) = run(hour.command(consumer::command()), &consumer);
     assert!(code == 1 && out.contains(&missing) && out.contains("h.db is missing; `run` creates it"), "{out}{err}");
     assert!(!hour.directory.path().join("h.db").exists(), "check changes nothing");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_reported_by_both_programs_and_by_status() {
+    let hour = Hour::new("away");
+    fs::write(hour.directory.path().join("agent.toml"), "state_dir = 'state'\n").unwrap();
+    let log = |name: &str| fs::read_to_string(hour.directory.path().join(name)).unwrap();
+    let start = |program: Command, name: &str, arguments: &[&str]| {
+        let mut program = hour.command(program);
+        program.args(arguments).args(["-b", "127.0.0.1:9"]);
+        Spawned::start(program.stderr(fs::File::create(hour.directory.path().join(name)).unwrap()))
+    };
+    let _agent = start(command(), "agent.log", &["run", "-c", "agent.toml"]);
+    let _consumer = start(consumer::command(), "consumer.log", &["run", "--store", "sqlite:h.db"]);
+    let refused = "127.0.0.1:9 failed: Connection refused";
+    until("the agent's log", || {
+        let log = log("agent.log");
+        (log.contains("cannot reach Kafka, the events stay in the journal: ") && log.contains(refused)).then_some(())
+    });
+    until("status", || {
+        let (code, out, _) = run(hour.command(command()), &["status", "-c", "agent.toml"]);
+        let squeezed = out.split_whitespace().collect::<Vec<_>>().join(" ");
+        (code == 1 && squeezed.contains("cannot reach Kafka: ") && squeezed.contains(refused)).then_some(())
+    });
+    until("the consumer's log", || {
+        let log = log("consumer.log");
+        log.lines().any(|line| line.contains("WARN  Kafka: ") && line.contains(refused)).then_some(())
+    });
+}
+
+#[test]
+fn a_consumer_reports_a_missing_topic_and_what_is_wrong_with_its_database() {
+    let test = "first_hour::a_consumer_reports_a_missing_topic_and_what_is_wrong_with_its_database";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let hour = Hour::new("nothing");
+    let log = hour.directory.path().join("log");
+    let mut consumer = hour.command(consumer::command());
+    consumer.args(["run", "-b", &kafka.address, "-t", &hour.events, "--store", "sqlite:none/h.db"]);
+    let _consumer = Spawned::start(consumer.stderr(fs::File::create(&log).unwrap()));
+    for line in [&*kafka.missing(&hour.events), "database: there is no directory none; create it"] {
+        until(line, || fs::read_to_string(&log).unwrap().contains(line).then_some(()));
+    }
 }
 
 #[test]
@@ -238,6 +282,58 @@ fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
     );
 }
 
+/// Returns standard output of `check` without a Kafka, and asserts that so many checks failed.
+fn checked(hour: &Hour, state_dir: &str, failed: &str) -> String {
+    let arguments = ["check", "-c", "agent.toml", "-b", "127.0.0.1:9", "--state-dir", state_dir];
+    let (code, out, err) = run(hour.command(command()), &arguments);
+    assert!(code == 1 && err.contains(failed), "{out}{err}");
+    out
+}
+
+#[test]
+fn check_shows_where_each_limit_applies_what_the_host_is_like_and_what_rates_cost() {
+    let hour = Hour::new("check");
+    let limit = |interface: &str, at: &str| format!("[[limit]]\ninterface = '{interface}'\nraise_at = '{at}'\n");
+    let limits = [("syn0", "80 Mbit/s"), ("nothing*", "1 Mbit/s"), ("syn1", "80%"), ("syn2", "1 Mbit/s")];
+    let limits: String = limits.iter().map(|(interface, at)| limit(interface, at)).collect();
+    let text = format!("{limits}[interfaces]\nexclude = ['syn2']\n");
+    fs::write(hour.directory.path().join("agent.toml"), text).unwrap();
+    let out = checked(&hour, "state", "1 check failed");
+    for line in [
+        "ok       links: syn0 (100.0 Mbit/s), syn1 (100.0 Mbit/s), syn3 (100.0 Mbit/s)\n",
+        "warning  links: exclude removes all that the limit on \"syn2\" names (syn2), so it watches nothing; ",
+        "ok       limit syn0: syn0 (100.0 Mbit/s) at 80.0 Mbit/s\n",
+        "warning  limit nothing*: no link matches \"nothing*\" now; one may appear later\n",
+        "ok       limit syn1: syn1 (100.0 Mbit/s) at 80.0 Mbit/s\n",
+        "warning  limit syn2: no link matches \"syn2\" now; ",
+        "ok       state: state can be created\n",
+        " are free for state",
+        " clock: 20",
+        "FAILED   kafka: ",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    let cost = out.split("cost   rates of 3 links every 5 min, estimated: ").nth(1).expect(&out);
+    for part in [
+        " a day on the wire, ",
+        " with TLS; ",
+        " a day to disk;\n",
+        " a month on the wire, ",
+        " with TLS; 96 flushes a day\n",
+    ] {
+        assert!(cost.contains(part), "{part}: {out}");
+    }
+    assert!(!hour.directory.path().join("state").exists(), "check changes nothing");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_fails_the_check() {
+    let hour = Hour::new("state");
+    fs::write(hour.directory.path().join("agent.toml"), "").unwrap();
+    let out = checked(&hour, "agent.toml/state", "2 checks failed");
+    assert!(out.contains("FAILED   state: agent.toml is no directory; check as the agent's user (sudo), or "), "{out}");
+}
+
 #[test]
 fn a_registry_is_asked_for_the_schema() {
     let Some(registry) = Registry::or_skip("first_hour::a_registry_is_asked_for_the_schema") else { return };
@@ -250,7 +346,32 @@ fn a_registry_is_asked_for_the_schema() {
     let avro = ("HIGHWATER_KAFKA__FORMAT", "avro");
     assert!(check(&[]).contains("warning  registry: "), "{}", check(&[]));
     let out = check(&[avro]);
-    assert!(out.contains("has no such schema yet: the agent registers it"), "{out}");
+    let subjects = [&hour.events, &hour.variables[0].1].map(|topic| format!("{topic}-value"));
+    for subject in &subjects {
+        assert!(out.contains(&format!("has no such schema yet: the agent registers it as {subject}")), "{out}");
+    }
     let out = check(&[avro, ("HIGHWATER_KAFKA__REGISTRY__AUTO_REGISTER", "false")]);
-    assert!(out.contains("FAILED   registry: ") && out.contains("highwater-agent schema --format avsc"), "{out}");
+    assert_eq!(out.matches("FAILED   registry: ").count(), 2, "events and rates: {out}");
+    assert!(out.contains("highwater-agent schema --format avsc"), "{out}");
+    let of_consumer = || {
+        let arguments =
+            ["check", "--store", "sqlite:h.db", "-b", "127.0.0.1:9", "-t", &hour.events, "-s", &registry.url];
+        run(hour.command(consumer::command()), &arguments).1
+    };
+    let none = of_consumer();
+    assert!(none.contains(&format!("answers, and has no schema of this version as {} yet", subjects[0])), "{none}");
+    let (code, schema, _) = run(hour.command(command()), &["schema", "--format", "avsc"]);
+    assert_eq!(code, 0);
+    for subject in &subjects {
+        let answer =
+            registry.ask("POST", &format!("/subjects/{subject}/versions"), &serde_json::json!({"schema": schema}));
+        assert!(answer.contains("\"id\":"), "{answer}");
+    }
+    let (out, there) = (check(&[avro]), of_consumer());
+    for subject in &subjects {
+        let line = out.lines().find(|line| line.ends_with(&format!(", as {subject}"))).expect(&out);
+        assert!(line.starts_with("ok       registry: ") && line.contains(" has the schema, with id "), "{line}");
+    }
+    let line = there.lines().find(|line| line.starts_with("ok       registry: ")).expect(&there);
+    assert!(line.contains(&format!(" has {}: avro with id ", subjects[0])), "{line}");
 }

@@ -11,7 +11,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use crate::support::agent::{Agent, Running, until};
+use crate::support::agent::{Agent, Running, command, until};
+use crate::support::process::output_of;
 use crate::support::services::Kafka;
 use crate::support::veth::Veth;
 
@@ -234,6 +235,13 @@ fn a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing() {
     let running = agent.start(&[]);
     running.until(&kafka.missing(&rates));
     until("the start arrives", || (kafka.end(&events) >= 1).then_some(()));
+    let end = Utc::now().duration_trunc(TimeDelta::seconds(10)).unwrap() + TimeDelta::milliseconds(11_500);
+    until("a window has ended", || (Utc::now() > end).then_some(()));
+    until("it waits", || {
+        let (_, out, _) = output_of(command().args(["status", "--format", "json", "-c"]).arg(agent.config()));
+        let status: serde_json::Value = serde_json::from_str(&out).ok()?;
+        (status["pending"].as_u64() > Some(0)).then_some(())
+    });
     running.signal("TERM");
     let log = running.log_at_end();
     assert!(log.contains("stopped after"), "{log}");
@@ -361,14 +369,20 @@ fn windows_go_on_after_a_restart_and_a_crash() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let (events, rates) = (kafka.topic("events", 1), kafka.topic("rates", 1));
     let mut agent = Agent::new(&config(&kafka, Format::Json, [&events, &rates, "none"], ""));
+    let (mut kept, mut killed_at) = (Vec::new(), Utc::now());
     for run in 1..=4 {
         let running = agent.start(&[]);
         until_rates(&kafka, &rates, run);
+        until("half of the next window has passed", || (Utc::now().timestamp() % 10 == 5).then_some(()));
         if run == 3 {
+            killed_at = Utc::now();
             running.kill();
-        } else {
-            running.signal("TERM");
-            running.log_at_end();
+            continue;
+        }
+        running.signal("TERM");
+        running.log_at_end();
+        if run < 3 {
+            kept.push(open_window(&agent));
         }
     }
     let read = read(&kafka, &rates);
@@ -376,7 +390,28 @@ fn windows_go_on_after_a_restart_and_a_crash() {
     let distinct: BTreeSet<u64> = read.iter().map(|(_, event)| event.id.seq).collect();
     let begun: BTreeSet<_> = windows(&read).iter().map(|window| window.started_at).collect();
     assert_eq!(begun.len(), distinct.len(), "one message for each window");
-    for link in windows(&read).iter().flat_map(|window| &window.links) {
-        assert_eq!(link.measured_s + link.unmeasured_s, 10, "{link:?}");
+    let begun_at = |time| windows(&read).into_iter().find(|window| window.started_at == time);
+    for kept in kept {
+        let sent = begun_at(kept.started_at).expect("an orderly stop loses no window");
+        assert!(kept.links.iter().any(|link| link.measured_s > 0), "{kept:?}");
+        for link in &kept.links {
+            let is_it = |sent: &&LinkRates| (&sent.interface, sent.direction) == (&link.interface, link.direction);
+            let sent = sent.links.iter().find(is_it).expect("the link was there");
+            assert!(sent.measured_s >= link.measured_s && sent.bytes >= link.bytes, "{sent:?} {link:?}");
+        }
     }
+    // A crash loses what was measured in its window so far. Had the restart taken longer, there would be no such window at all.
+    for link in
+        begun_at(killed_at.duration_trunc(TimeDelta::seconds(10)).unwrap()).iter().flat_map(|window| &window.links)
+    {
+        assert!(link.unmeasured_s > 0, "{link:?}");
+    }
+}
+
+/// Returns the window that was open when the agent stopped.
+fn open_window(agent: &Agent) -> RateWindow {
+    let journal = rusqlite::Connection::open(agent.state_dir().join("journal.db")).unwrap();
+    let payload: Vec<u8> = journal.query_row("SELECT payload FROM open_window", [], |row| row.get(0)).unwrap();
+    let Body::Rates(window) = highwater::wire::from_json(&payload).unwrap().body else { panic!("it holds rates") };
+    window
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::agent::command;
+use crate::support::process::output_of;
 
 fn case(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(file)
@@ -67,6 +68,26 @@ fn a_burst_after_zeros_is_a_breach_as_long_as_its_row() {
 fn the_first_row_of_rates_is_evaluated() {
     let found = breaches("rates-from-the-first-row.csv", &["--rates", "--limit", "1 Mbit/s"]);
     assert_eq!(found, [cleared(600_000, 64_000_000)]);
+}
+
+#[test]
+fn a_file_may_be_given_as_an_option() {
+    let file = case("pulses.csv");
+    let replayed = |file: &[&Path]| {
+        let mut command = command();
+        command.arg("replay").args(file).args(["--limit", "80 Mbit/s", "--breaches", "--format", "json"]);
+        let (code, out, err) = output_of(&mut command);
+        let mut breaches: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+        // Each run draws them anew.
+        breaches.iter_mut().for_each(|breach| breach["breach_id"] = Value::Null);
+        (code, breaches, err)
+    };
+    let found = replayed(&[&file]);
+    assert!(found.0 == 0 && found.1.len() == 20, "{found:?}");
+    for option in ["-i", "--input"] {
+        assert_eq!(replayed(&[Path::new(option), &file]), found, "{option}");
+    }
+    assert_eq!(replayed(&[Path::new("-i"), &file, &file]).0, 2, "one file");
 }
 
 #[test]
