@@ -18,6 +18,8 @@ const KEYS: [&str; 3] = [BREACH_ID.name, LIMIT_NAME.name, INTERFACE.name];
 /// Records of one message: an agent splits its message long before, at 256 kB.
 const RECORDS_MAX: usize = 3 * 1_004;
 const LIMITS_MAX: usize = 1_000;
+/// In milliseconds: an agent's window divides an hour.
+const WINDOW_MS: RangeInclusive<u64> = 1..=3_600_000;
 
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {
     let mut checked = Ok(());
@@ -72,8 +74,12 @@ fn items<T: Item<N>, const N: usize>(list: &Field, items: &[T], most: usize) -> 
 
 fn check_window(event: &Event, window: &RateWindow) -> Result<(), FieldError> {
     let RateWindow { started_at, duration_ms, .. } = window;
-    let ms = i64::try_from(*duration_ms).ok().and_then(TimeDelta::try_milliseconds);
-    if ms.and_then(|ms| started_at.checked_add_signed(ms)) != Some(event.stamp.observed_at) {
+    if !WINDOW_MS.contains(duration_ms) {
+        let (least, most) = (WINDOW_MS.start(), WINDOW_MS.end());
+        return Err(FieldError::new(DURATION_MS.name, format!("{duration_ms} is not one of {least} to {most}")));
+    }
+    let length = TimeDelta::milliseconds(duration_ms.cast_signed());
+    if started_at.checked_add_signed(length) != Some(event.stamp.observed_at) {
         let problem = format!("{duration_ms} ms after {started_at} is not {}", event.stamp.observed_at);
         return Err(FieldError::new(DURATION_MS.name, problem));
     }

@@ -80,7 +80,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         Just(Body::AgentStopped(lifecycle(Some(Reason::Other("solar_flare".into()))))),
         sample.prop_map(Body::Sample),
         Just(Body::Heartbeat(lifecycle(None))),
-        (proptest::collection::vec(link_rates(), 0..4), 0..4_000_000_u64).prop_map(|(mut links, duration_ms)| {
+        (proptest::collection::vec(link_rates(), 0..4), 1..=3_600_000_u64).prop_map(|(mut links, duration_ms)| {
             links
                 .iter_mut()
                 .enumerate()
@@ -303,12 +303,25 @@ fn rates_that_no_table_takes_are_refused_by_their_field() {
     let many =
         |count: usize| (0..count).map(|at| LinkRates { interface: format!("e{at}").into(), ..rates.links[1].clone() });
     let limit = rates.links[0].over[0].clone();
+    let lasts = |window: &mut RateWindow, ms: u64| {
+        window.duration_ms = ms;
+        window.started_at = golden.stamp.observed_at - TimeDelta::milliseconds(ms.cast_signed());
+    };
     for (event, says) in [
         (
             with(&|window| window.duration_ms += 1),
             "field `duration_ms`: 300001 ms after 2026-11-21 02:00:00 UTC is not",
         ),
-        (with(&|window| window.duration_ms = 1 << 62), "field `duration_ms`: 4611686018427387904 ms after"),
+        (with(&|window| lasts(window, 0)), "field `duration_ms`: 0 is not one of 1 to 3600000"),
+        (with(&|window| lasts(window, 3_600_001)), "field `duration_ms`: 3600001 is not one of 1 to 3600000"),
+        (with(&|window| window.duration_ms = 1 << 62), "field `duration_ms`: 4611686018427387904 is not one of"),
+        (
+            with(&|window| {
+                lasts(window, 0);
+                window.links.clear();
+            }),
+            "field `duration_ms`: 0 is not one of 1 to 3600000",
+        ),
         (with(&|window| window.links.push(rates.links[0].clone())), "field `links`: has eth0 rx twice"),
         (with(&|window| window.links = many(3_013).collect()), "field `links`: has 3013 items; at most 3012"),
         (with(&|window| window.links[0].interface = "a\0".into()), "field `interface`: holds a NUL"),
@@ -338,9 +351,14 @@ fn rates_that_no_table_takes_are_refused_by_their_field() {
     }
     let newer = RATES.replace(r#""interface":"eth0","#, r#""mood":{"good":[1]},"interface":"eth0","#);
     assert_eq!(decode(newer.as_bytes()).unwrap(), golden);
-    let none = with(&|window| window.links.clear());
-    for way in WAYS {
-        assert_eq!(decode(&written(&none, way)).unwrap(), none, "{way:?}");
+    for taken in [
+        with(&|window| window.links.clear()),
+        with(&|window| lasts(window, 1)),
+        with(&|window| lasts(window, 3_600_000)),
+    ] {
+        for way in WAYS {
+            assert_eq!(decode(&written(&taken, way)).unwrap(), taken, "{way:?}");
+        }
     }
 }
 

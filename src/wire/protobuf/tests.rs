@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::*;
+use crate::message::fields::OBSERVED_AT;
 use crate::wire::{Format, from_json, json};
 
 pub(in crate::wire) struct Field {
@@ -145,4 +146,16 @@ fn nanoseconds_of_more_than_a_second_are_a_leap_seconds_or_no_time() {
     for (seconds, nanos) in [(0, -1), (0, 2_000_000_000), (i64::MAX, 0), (i64::MAX, 1_000_000_000)] {
         assert_eq!(utc(seconds, nanos), None);
     }
+}
+
+#[test]
+fn a_time_is_decoded_to_whole_microseconds_also_in_a_leap_second() {
+    let event = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"1970-01-01T00:00:00Z"}"#;
+    let mut bytes = Vec::new();
+    encode(&from_json(event.as_bytes()).unwrap(), &mut bytes);
+    // The last one of a field that comes twice counts.
+    let time = Timestamp { seconds: 59, nanos: 1_500_000_999 };
+    encoding::message::encode(OBSERVED_AT.index as u32 + 1, &time, &mut bytes);
+    let decoded = Event::read(decode(&bytes).unwrap()).unwrap();
+    assert_eq!(decoded.stamp.observed_at.timestamp_nanos_opt(), Some(60_500_000_000));
 }
