@@ -21,7 +21,7 @@ const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// New partitions per hour for events outside of the retention: a wrong clock must not fill the catalog.
+/// New partitions of a table per hour for times outside of the retention: a wrong clock must not fill the catalog.
 const OUTSIDE_MAX: i64 = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Partitions {
         let (from, to) = self.free_period(table, time, table.width(self.width));
         let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
         let outside = to <= Retained::of(table).before(&self.retention, now) || from > now + TimeDelta::days(32);
-        if outside && table.is_limited_outside() && made_outside(transaction)? >= OUTSIDE_MAX {
+        if outside && table.is_limited_outside() && made_outside(transaction, table)? >= OUTSIDE_MAX {
             return Ok(false);
         }
         let mut name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;
@@ -240,9 +240,10 @@ fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Er
     Ok(free)
 }
 
-fn made_outside(transaction: &mut Transaction<'_>) -> Result<i64, Error> {
-    let made = "SELECT count(*) FROM partition_notes WHERE outside AND made_at > now() - interval '1 hour'";
-    Ok(transaction.query_one(made, &[])?.get(0))
+fn made_outside(transaction: &mut Transaction<'_>, table: Table) -> Result<i64, Error> {
+    let made = "SELECT count(*) FROM partition_notes n JOIN pg_inherits i ON i.inhrelid = to_regclass(quote_ident(n.partition))
+                WHERE i.inhparent = $1::text::regclass AND n.outside AND n.made_at > now() - interval '1 hour'";
+    Ok(transaction.query_one(made, &[&table.name()])?.get(0))
 }
 
 fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {

@@ -597,7 +597,7 @@ COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition t
 COMMENT ON COLUMN partition_notes.partition IS 'Name of the partition';
 COMMENT ON COLUMN partition_notes.newest_stored_at IS 'No row is newer than this and a day: noted once a day, so that writers do not wait for each other';
 COMMENT ON COLUMN partition_notes.made_at IS 'When it was created';
-COMMENT ON COLUMN partition_notes.outside IS 'True if it was outside the retention then; at most 12 such partitions are created per hour';
+COMMENT ON COLUMN partition_notes.outside IS 'True if it was outside the retention then; of events, and of rates, at most 12 such partitions are created per hour';
 
 COMMENT ON TABLE breach_state IS 'Latest state of each breach. Query the views breaches and open_breaches instead';
 COMMENT ON COLUMN breach_state.agent IS 'The agent';
