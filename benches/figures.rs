@@ -42,6 +42,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1_800);
 const RATES: u64 = 300_000;
 /// Messages of which every second one is no event.
 const REFUSED_EVENTS: u64 = 200_000;
+/// Messages of which a trigger refuses every second one.
+const TRIGGER_EVENTS: u64 = 20_000;
 const BREACHES: u32 = 1_200_000;
 const QUESTION_ROUNDS: usize = 11;
 const CROWD_EVENTS: u64 = 10_000_000;
@@ -295,26 +297,55 @@ fn urgent() {
     println!();
 }
 
-/// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table; and a topic of which every
-/// second message is no event.
+/// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table; and topics of which every
+/// second message is no event, or a row that the database refuses.
 fn consumer() {
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
     for agents in [20, 20_000] {
         beside_copy(&kafka, &postgres, agents);
     }
     memory(&kafka, &postgres, 100_000);
+    with_nul(&kafka, &postgres);
+    with_trigger(&kafka, &postgres);
+}
+
+fn with_nul(kafka: &Kafka, postgres: &Postgres) {
     // An odd number of agents: each has every second number refused, and a range for each of the others.
     let topic = kafka.topic("figures", 1);
     let refused = produce(&kafka.address, &topic, REFUSED_EVENTS, 21, |number| number % 2 == 0);
     let database = postgres.database("figures");
     let started = Instant::now();
-    let (status, log) = store_all(&kafka, &topic, &database, &mut Vec::new());
+    let (status, log) = store_all(kafka, &topic, &database, &mut Vec::new());
     assert!(status.success(), "{log}");
     let pace = REFUSED_EVENTS as f64 / started.elapsed().as_secs_f64();
     let told = format!("({},{})", REFUSED_EVENTS / 2, REFUSED_EVENTS / 2);
     assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), told);
     let bytes = refused / REFUSED_EVENTS;
     println!("| {REFUSED_EVENTS} messages of {bytes} bytes, every second one with a NUL | messages/s |\n|---|---|");
+    println!("| highwater-consumer, start and end included | {pace:.0} |\n");
+}
+
+/// Clean messages, into a table whose trigger refuses every second row: each is found, tried alone, and becomes a dead letter.
+fn with_trigger(kafka: &Kafka, postgres: &Postgres) {
+    let topic = kafka.topic("figures", 1);
+    let bytes = produce(&kafka.address, &topic, TRIGGER_EVENTS, 21, |_| false) / TRIGGER_EVENTS;
+    let database = postgres.database("figures");
+    make_tables(&database);
+    psql(
+        &database,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+         $$BEGIN IF NEW.kafka_offset % 2 = 1 THEN RAISE 'not this one'; END IF; RETURN NEW; END$$;
+         CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()",
+    );
+    let started = Instant::now();
+    let (status, log) = store_all(kafka, &topic, &database, &mut Vec::new());
+    assert!(status.success(), "{log}");
+    let pace = TRIGGER_EVENTS as f64 / started.elapsed().as_secs_f64();
+    let told = format!("({},{})", TRIGGER_EVENTS / 2, TRIGGER_EVENTS / 2);
+    assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), told);
+    println!(
+        "| {TRIGGER_EVENTS} messages of {bytes} bytes, every second one refused by a trigger | messages/s |\n|---|---|"
+    );
     println!("| highwater-consumer, start and end included | {pace:.0} |\n");
 }
 

@@ -6,11 +6,12 @@
 //!     ─► advance `next_offset` from its old value (guard 3) ─► commit ─► read back
 //! ```
 //! A row that the database rejects rolls the whole transaction back. The batch is then stored in pieces, each in a transaction of
-//! its own: what comes before the row, the row, what comes after it; or halves, if the database does not report the row. A row that
-//! is rejected alone becomes a dead letter if the database takes a probe row in the same session; else the database is out of
-//! order, and no record is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores. An error's
-//! code decides little, since a trigger may raise any, also that of a full disk or a shutdown: a row alone with a code that may
-//! pass is tried [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
+//! its own: what comes before the row, the row, what comes after it; or halves, if the database does not report the row. After a
+//! few such rows the rest is stored in small pieces, since each attempt handles all rows of its piece again. A row that is rejected
+//! alone becomes a dead letter if the database takes a probe row in the same session; else the database is out of order, and no
+//! record is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores. An error's code decides
+//! little, since a trigger may raise any, also that of a full disk or a shutdown: a row alone with a code that may pass is tried
+//! [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,6 +29,10 @@ use crate::message::Event;
 use crate::process::failpoints;
 
 const TRIES_MAX: u32 = 5;
+
+/// Rejected rows of a batch after which the rest of it goes in pieces of at most [`SMALL_PIECE`] records.
+const REJECTED_MAX: usize = 3;
+const SMALL_PIECE: usize = 256;
 
 pub(super) trait Session {
     type Transaction<'s>: Transaction
@@ -172,15 +177,24 @@ pub(super) fn apply<S: Session>(
     now: DateTime<Utc>,
     progress: &StoreProgress,
 ) -> Result<Applied, StoreError> {
-    let mut applied = Applied::default();
-    let mut pieces = vec![rows::whole(batch)];
-    while let Some(bounds) = pieces.pop() {
+    let (mut applied, mut rejected) = (Applied::default(), 0);
+    let mut left = vec![rows::whole(batch)];
+    while let Some(bounds) = left.pop() {
         if !applied.stored.is_empty() && progress.is_stopped() {
             break;
         }
-        match store_piece(session, batch, &bounds, now, progress)? {
+        let is_large = rejected >= REJECTED_MAX && rows::records(batch, &bounds).count() > SMALL_PIECE;
+        let outcome = match is_large.then(|| pieces(batch, &bounds, None)).flatten() {
+            Some(halves) => PieceOutcome::Split(halves),
+            None => store_piece(session, batch, &bounds, now, progress)?,
+        };
+        match outcome {
             PieceOutcome::Stored(piece) => applied.add(piece),
-            PieceOutcome::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
+            PieceOutcome::Rejected(record) => {
+                rejected += 1;
+                applied.add(record);
+            }
+            PieceOutcome::Split(smaller) => left.extend(smaller.into_iter().rev()),
         }
     }
     Ok(applied)
@@ -188,6 +202,8 @@ pub(super) fn apply<S: Session>(
 
 enum PieceOutcome {
     Stored(Applied),
+    /// A record that the database rejected alone is stored as a dead letter.
+    Rejected(Applied),
     Split(Vec<Bounds>),
 }
 
@@ -209,6 +225,7 @@ fn store_piece<S: Session>(
         });
         progress.count_answer();
         let (at, error, otherwise, passing) = match attempted {
+            Ok(applied) if rejected.is_some() => return Ok(PieceOutcome::Rejected(applied)),
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
