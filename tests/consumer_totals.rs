@@ -111,10 +111,14 @@ fn totals_are_printed_by_day(mut stage: Stage) {
     assert_eq!(all(&[]), [first, second, third, fourth, fifth]);
     assert_eq!(all(&["--agent", "gw-2", "--until", "2026-11-20"]), [second]);
     assert_eq!(all(&["--since", "2026-11-21"]), [third, fourth, fifth]);
-    assert_eq!(all(&["--since", "2026-11-21T01:00:00+02:00", "--limit", "wan-down"]), [first, second, third]);
+    assert_eq!(all(&["--since", "2026-11-21T01:00:00+02:00", "--limit-name", "wan-down"]), [first, second, third]);
     assert_eq!(all(&["--scope", "host"]), [fifth]);
     assert_eq!(all(&["--scope", "link", "--since", "2026-11-21"]), [third, fourth]);
-    assert_eq!(all(&["--limit", "wan-full"]), [fourth]);
+    assert_eq!(all(&["--limit-name", "wan-full"]), [fourth]);
+    let (code, plot, err) = stage.output(&["plot", "totals", "--limit-name", "wan-full"]);
+    assert!(code == 0 && plot.contains("wan-full") && !plot.contains("wan-down"), "{plot}{err}");
+    // A limit itself is `--limit`, of the agent.
+    assert_eq!(stage.output(&["totals", "--limit", "wan-full"]).0, 2);
     assert_eq!(all(&["--interface", "eth1"]), [""; 0]);
     let (code, table, _) = stage.output(&["totals", "--agent", "gw-1"]);
     assert_eq!(code, 0);

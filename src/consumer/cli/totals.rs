@@ -20,7 +20,7 @@ only rows of one scope and one limit.
 
 Examples:
   highwater-consumer totals --since 7d
-  highwater-consumer totals --scope link --limit wan-down --since yesterday
+  highwater-consumer totals --scope link --limit-name wan-down --since yesterday
   highwater-consumer totals --agent gw-042 --interface eth0 --format csv";
 
 #[derive(Args, Debug)]
@@ -47,7 +47,7 @@ pub(super) struct TotalsFlags {
     interface: Option<String>,
     /// Only over this limit
     #[arg(long, value_name = "NAME")]
-    limit: Option<String>,
+    limit_name: Option<String>,
     /// Only from this day on: 2026-11-21, today, yesterday, or the day of a time (10:00, 7d)
     #[arg(long, value_name = "DAY", long_help = format!("Only from this day on, in UTC as the totals are, or the day of a time.\n{TIMES}"))]
     since: Option<When>,
@@ -80,7 +80,7 @@ impl TotalsFlags {
             agent: self.agent,
             scope: self.scope.map(TotalsScope::name),
             interface: self.interface,
-            limit_name: self.limit,
+            limit_name: self.limit_name,
             since: self.since.map(|when| when.day(now)),
             until: self.until.map(|when| when.day(now)),
         };
