@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use super::RoundError;
 use crate::config::TopicRole;
 use crate::consumer::config::Settings;
 use crate::consumer::hour_publisher::HourPublisher;
@@ -95,9 +96,7 @@ impl HistogramWork {
                 Ok(false) if is_finishing => return,
                 Ok(false) => PAUSE,
                 Err(trouble) => {
-                    if let Some(line) = self.trouble.admit(&trouble, self.clock.monotonic()) {
-                        log::warn!("histograms: {line}; nothing is lost; retrying");
-                    }
+                    self.log(&trouble);
                     if is_finishing {
                         return;
                     }
@@ -110,8 +109,17 @@ impl HistogramWork {
         }
     }
 
-    fn round(&mut self, is_finishing: bool) -> Result<bool, String> {
-        let has_more = self.derive().map_err(|error| error.to_string())?;
+    fn log(&self, trouble: &RoundError) {
+        if let RoundError::Store(error @ StoreError::Pooled(_)) = trouble {
+            // The store's thread reports it as an ERROR.
+            log::debug!("histograms: {error}");
+        } else if let Some(line) = self.trouble.admit(&trouble.to_string(), self.clock.monotonic()) {
+            log::warn!("histograms: {line}; nothing is lost; retrying");
+        }
+    }
+
+    fn round(&mut self, is_finishing: bool) -> Result<bool, RoundError> {
+        let has_more = self.derive()?;
         let more_to_publish = self.publish(is_finishing && !has_more)?;
         if !has_more && !more_to_publish {
             self.backoff.reset();
@@ -136,7 +144,7 @@ impl HistogramWork {
     }
 
     /// Publishes each hour at most once in an interval, and returns whether some are left.
-    fn publish(&mut self, at_once: bool) -> Result<bool, String> {
+    fn publish(&mut self, at_once: bool) -> Result<bool, RoundError> {
         let Some(publisher) = &mut self.publisher else { return Ok(false) };
         let now = self.clock.monotonic();
         if self.last.is_none() && now < self.publish_at && !at_once {
@@ -145,11 +153,10 @@ impl HistogramWork {
         let until = now + BUDGET;
         while self.wish.load(Ordering::Relaxed) != STOPS {
             if !self.unconfirmed.is_empty() {
-                let acknowledged = self.store.acknowledge(&self.unconfirmed, self.clock.wall());
-                acknowledged.map_err(|error| error.to_string())?;
+                self.store.acknowledge(&self.unconfirmed, self.clock.wall())?;
                 self.unconfirmed.clear();
             }
-            let hours = self.store.unpublished(self.last.as_ref()).map_err(|error| error.to_string())?;
+            let hours = self.store.unpublished(self.last.as_ref())?;
             let Some(last) = hours.last().map(|hour| hour.key.clone()) else {
                 if self.last.take().is_some() {
                     // Counted from the end of a pass, or an hour that was its last could be the next one's first.
@@ -167,7 +174,7 @@ impl HistogramWork {
                 if acknowledged.is_ok() {
                     self.unconfirmed.clear();
                 }
-                return Err(trouble);
+                return Err(trouble.into());
             }
             failpoints::pass("hours-published");
             self.last = Some(last);

@@ -115,6 +115,11 @@ fn log_result(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, no
             }
             unfinished.is_none()
         }
+        Err(error @ StoreError::Pooled(_)) => {
+            // The store's thread reports it as an ERROR.
+            log::debug!("retention: {error}; retrying in a minute");
+            false
+        }
         Err(error) => {
             if let Some(line) = trouble.admit(&error.to_string(), now) {
                 log::warn!("retention: {line}; retrying in a minute");

@@ -106,8 +106,11 @@ struct Consumer<'a> {
     end_at: Duration,
 }
 
+#[derive(Debug, thiserror::Error)]
 enum RoundError {
+    #[error("{0}")]
     Store(StoreError),
+    #[error("{0}")]
     Kafka(String),
 }
 
@@ -554,7 +557,7 @@ impl<'a> Consumer<'a> {
         }
         let backoff = &mut self.topics[topic].backoff;
         now + match error {
-            RoundError::Store(StoreError::Misconfigured(_)) => backoff.slow_pause(),
+            RoundError::Store(StoreError::Misconfigured(_) | StoreError::Pooled(_)) => backoff.slow_pause(),
             _ => backoff.pause(),
         }
     }

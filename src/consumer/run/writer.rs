@@ -66,7 +66,7 @@ impl Writer {
     pub(super) fn log(&self, error: &StoreError, now: Duration) {
         let Some(line) = self.trouble.admit(&error.to_string(), now) else { return };
         match error {
-            StoreError::Misconfigured(_) => {
+            StoreError::Misconfigured(_) | StoreError::Pooled(_) => {
                 log::error!("{line}; nothing is lost; retrying at least once a minute");
             }
             StoreError::Unavailable(_) => log::warn!("{line}; nothing is lost; retrying"),

@@ -157,7 +157,8 @@ fn a_partition_that_is_placed_has_no_position_before_it_is_read() {
 #[test]
 fn a_message_that_waits_for_its_schema_holds_up_its_own_partition() {
     let away = Arc::new(AtomicBool::new(true));
-    let mut world = World::new(Decoder::new(Away(Arc::clone(&away), Duration::ZERO)), None);
+    let years = Duration::from_secs(10 * 365 * 86_400);
+    let mut world = World::new(Decoder::new(Away(Arc::clone(&away), years)), None);
     world.produce(T0, &[b"a", FRAMED, b"b"]);
     world.produce(T1, &[b"c"]);
     world.placed();

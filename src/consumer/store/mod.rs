@@ -207,6 +207,9 @@ pub enum StoreError {
     /// An operator has to act: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
+    /// A pooler in transaction mode. Each session of a consumer meets it, and the one that stores reports it.
+    #[error("{0}")]
+    Pooled(String),
     /// Tables of another version of this program. The consumer ends: newer members of its group then get its partitions.
     #[error("{0}")]
     Incompatible(String),

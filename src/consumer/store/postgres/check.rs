@@ -101,24 +101,28 @@ fn clock(apart: TimeDelta) -> Option<Finding> {
     (apart.abs() > CLOCKS_APART_MAX).then(|| Finding::warning("clock", why))
 }
 
+/// Finds whether `run` can create the tables in a schema that has none of them.
+fn room_for_tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Finding, StoreError> {
+    let QuotedNames { role, schema, .. } = names;
+    let may = "SELECT has_schema_privilege($1::oid, 'CREATE') AND has_schema_privilege($1::oid, 'USAGE')";
+    if !client.query_one(may, &[&schema_oid])?.get::<_, bool>(0) {
+        let grant = migrations::grant(client)?;
+        return Ok(Finding::failed(ABOUT, format!("role {role} may not create tables in {schema}: {grant}")));
+    }
+    Ok(match migrations::namesake(client, schema_oid)? {
+        Some(name) => {
+            let there = format!("relation {} already exists", quoted(&name));
+            Finding::failed(ABOUT, migrations::of_another_program(schema, &there))
+        }
+        None => Finding::ok(ABOUT, format!("schema {schema} has no tables yet; `run` creates them")),
+    })
+}
+
 fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Vec<Finding>, StoreError> {
     let QuotedNames { role, schema, .. } = names;
     let (taken, ours) = (migrations::taken(client)??, migrations::version());
     if taken == 0 {
-        let may_create: bool = client
-            .query_one(
-                "SELECT has_schema_privilege($1::oid, 'CREATE') AND has_schema_privilege($1::oid, 'USAGE')",
-                &[&schema_oid],
-            )?
-            .get(0);
-        return Ok(vec![if may_create {
-            Finding::ok(ABOUT, format!("schema {schema} has no tables yet; `run` creates them"))
-        } else {
-            Finding::failed(
-                ABOUT,
-                format!("role {role} may not create tables in {schema}: {}", migrations::grant(client)?),
-            )
-        }]);
+        return Ok(vec![room_for_tables(client, names, schema_oid)?]);
     }
     let mut findings = vec![if taken == ours {
         Finding::ok(ABOUT, format!("schema {schema} has the tables of this version"))

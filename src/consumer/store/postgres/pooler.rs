@@ -5,20 +5,26 @@ use postgres::{Client, SimpleQueryMessage};
 use super::address::Address;
 use crate::consumer::store::StoreError;
 
-/// Refuses a pooler: one session asks for its server session, a second keeps that busy with a transaction, and the first asks
-/// again. If both got the same one, the first would wait for it in a pool that has no other.
+/// Other sessions of a pool may come in between, and hide it for a while.
+const ROUNDS: usize = 5;
+
+/// Refuses a pooler. Two sessions of a server have a process each, and keep it. Those of a pooler share one or change theirs, in
+/// whatever order it hands them out: they are asked in turn, and the second one twice.
 pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
     let mut first = address.connect(application)?;
-    let before = backend(&mut first)?;
+    let of_first = backend(&mut first)?;
     // Servers without room for a second session are not checked.
     let Ok(mut second) = address.connect(application) else { return Ok(()) };
-    second.batch_execute("BEGIN")?;
-    let is_direct = backend(&mut second)? != before && backend(&mut first)? == before;
-    second.batch_execute("ROLLBACK")?;
+    let of_second = backend(&mut second)?;
+    let mut is_direct = of_first != of_second;
+    for _ in 0..ROUNDS {
+        is_direct &= backend(&mut first)? == of_first;
+        is_direct &= backend(&mut second)? == of_second && backend(&mut second)? == of_second;
+    }
     if is_direct {
         return Ok(());
     }
-    Err(StoreError::Misconfigured(format!(
+    Err(StoreError::Pooled(format!(
         "PostgreSQL: {address} is a pooler in transaction mode, which gives each transaction another server session; name the \
          server itself in store.url, or a pool in session mode (pool_mode = session)"
     )))

@@ -17,6 +17,7 @@ use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOption
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::failpoints;
 use crate::wire;
 
 pub(super) use self::check::check;
@@ -70,13 +71,17 @@ impl Sqlite {
     fn with<T>(&mut self, work: impl FnOnce(&mut SqliteSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => SqliteSession(open(&self.path, self.silent_after).map_err(|error| match error {
-                StoreError::Unavailable(text) => StoreError::Unavailable(format!("{}: {text}", self.path.display())),
-                StoreError::Misconfigured(text) => {
-                    StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
-                }
-                error @ (StoreError::Incompatible(_) | StoreError::Conflict(_)) => error,
-            })?),
+            None => {
+                SqliteSession(open(&self.path, self.silent_after, &self.progress).map_err(|error| match error {
+                    StoreError::Unavailable(text) => {
+                        StoreError::Unavailable(format!("{}: {text}", self.path.display()))
+                    }
+                    StoreError::Misconfigured(text) => {
+                        StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
+                    }
+                    error @ (StoreError::Pooled(_) | StoreError::Incompatible(_) | StoreError::Conflict(_)) => error,
+                })?)
+            }
         };
         let result = work(&mut session);
         if matches!(result, Ok(_) | Err(StoreError::Conflict(_))) {
@@ -124,7 +129,7 @@ fn open_existing(path: &Path, busy: Duration) -> Result<Option<Connection>, Stor
     Ok((taken(&connection)? >= MIGRATIONS.len()).then_some(connection))
 }
 
-fn open(path: &Path, silent_after: Duration) -> Result<Connection, StoreError> {
+fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     // A file that is refused is not changed: the settings would convert it.
@@ -132,17 +137,26 @@ fn open(path: &Path, silent_after: Duration) -> Result<Connection, StoreError> {
     taken_of_ours(&look)?;
     drop(look);
     connection.execute_batch(SETTINGS)?;
+    let migrated = migrate(&mut connection, silent_after, progress);
+    progress.set_migration(None);
+    migrated?;
+    Ok(connection)
+}
+
+/// Brings tables and settings up to date in one transaction. Its commit counts as a part of the last migration.
+fn migrate(connection: &mut Connection, silent_after: Duration, progress: &StoreProgress) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let taken = taken_of_ours(&transaction)?;
-    for step in &MIGRATIONS[taken..] {
+    for (number, step) in (1..).zip(MIGRATIONS).skip(taken) {
+        progress.set_migration(Some(format!("v{number}")));
+        std::thread::sleep(failpoints::duration("migration-s", Duration::ZERO));
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     let silent_after = silent_after.as_secs().cast_signed();
     transaction.execute("UPDATE settings SET silent_after = ?1 WHERE silent_after <> ?1", [silent_after])?;
-    transaction.commit()?;
-    Ok(connection)
+    Ok(transaction.commit()?)
 }
 
 impl Store for Sqlite {

@@ -122,14 +122,28 @@ fn of_migration(error: &postgres::Error, address: &Address, grant: &str) -> Stor
     match error.as_db_error().map(|db| db.code().code()) {
         // SQLSTATEs of a CREATE whose object exists.
         Some("42P07" | "42710" | "42P16") => {
-            let (schema, text) = (address.schema().unwrap_or("public"), sqlstate::text(error));
-            StoreError::Misconfigured(format!(
-                "PostgreSQL: the schema {schema} already has another program's object of the same name ({text}): set \
-                 store.schema = \"highwater\", or name another database in store.url"
-            ))
+            of_another_program(address.schema().unwrap_or("public"), &sqlstate::text(error))
         }
         _ => sqlstate::not_permitted(error, grant.to_owned()),
     }
+}
+
+pub(super) fn of_another_program(schema: &str, there: &str) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "PostgreSQL: the schema {schema} already has another program's object of the same name ({there}): set \
+         store.schema = \"highwater\", or name another database in store.url"
+    ))
+}
+
+/// Returns the relation of a schema that would be the first in the way of the migrations.
+pub(super) fn namesake(client: &mut Client, schema_oid: u32) -> Result<Option<String>, postgres::Error> {
+    let runner = embedded::migrations::runner();
+    let lines = runner.get_migrations().iter().filter_map(refinery::Migration::sql).flat_map(str::lines);
+    // A name follows the kind: `CREATE TABLE events (`, `CREATE VIEW breaches AS`.
+    let created: Vec<&str> = lines.filter_map(|line| line.strip_prefix("CREATE ")?.split_whitespace().nth(1)).collect();
+    let named = "SELECT relname::text FROM pg_class WHERE relnamespace = $1 AND relname::text = ANY($2::text[])
+                 ORDER BY array_position($2::text[], relname::text) LIMIT 1";
+    Ok(client.query_opt(named, &[&schema_oid, &created])?.map(|row| row.get(0)))
 }
 
 pub(super) fn version() -> i64 {
