@@ -368,11 +368,21 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
         window.duration_ms *= 100;
         window.started_at = long.stamp.observed_at - TimeDelta::milliseconds(window.duration_ms as i64);
     }
-    let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ()), huge];
+    // By the database itself, the second of two links.
+    place.run(match place.look {
+        Look::Sqlite(_) => {
+            "CREATE TRIGGER no BEFORE INSERT ON rates WHEN NEW.interface = 'eth9' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        }
+        Look::Postgres(_) => "ALTER TABLE rates ADD CONSTRAINT no CHECK (interface <> 'eth9')",
+    });
+    let refused = with(8, |link| link.interface = "eth9".into());
+    let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ()), huge, refused];
     let applied = place.store(&payloads);
-    assert_eq!((applied.inserted, applied.rejected.len()), (2, 5), "{:?}", applied.rejected);
+    assert_eq!((applied.inserted, applied.rejected.len()), (2, 6), "{:?}", applied.rejected);
     assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 6,2");
-    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4 6");
+    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4 6 7");
+    let long = place.ask("SELECT error FROM dead_letters WHERE kafka_offset = 4");
+    assert!(long.contains("`duration_ms`: 30000000 is not one of 1 to 3600000"), "{long}");
     let huge = place.ask("SELECT error FROM dead_letters WHERE kafka_offset = 6");
     assert!(huge.contains("claims 1 values and 9223372036854775807 seconds"), "{huge}");
     assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "4");
@@ -382,7 +392,7 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
         generation: 0,
         record: Record::new(offset as i64, Some(7), None, Some(payload)),
     };
-    let records = [retried(1, &payloads[1]), retried(4, &payloads[4])];
+    let records = [retried(1, &payloads[1]), retried(4, &payloads[4]), retried(7, &payloads[7])];
     let summary = place.store.retry(&topic_id("rates"), &records, place.now).unwrap();
     assert!(summary.outcomes.iter().all(|outcome| matches!(outcome, RetryOutcome::Stays(_))), "{summary:?}");
     let summary = place.store.retry(&topic_id("rates"), &[retried(2, &with(3, |_| ()))], place.now).unwrap();

@@ -5,8 +5,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use highwater::wire;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::json;
 
 use crate::consumer_commands::{TEXT_SETTINGS, fields};
 use crate::support::agent;
@@ -273,6 +279,37 @@ fn the_name_of_a_header_may_be_any_bytes() {
     assert!(!log.contains("panicked"), "{log}");
     let (code, seen) = rows(command_on(&kafka, &topic, &["tail", "--from", "earliest", "--until-end"]));
     assert_eq!((code, seen.len()), (0, 3));
+}
+
+/// `dead-letters list` has what the producer sent: repeated headers in their order, one without a value, and the record's own time.
+#[test]
+fn a_dead_letter_keeps_its_headers_and_the_time_of_its_record() {
+    let test = "consumer_topic::a_dead_letter_keeps_its_headers_and_the_time_of_its_record";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut urls = vec![format!("sqlite:{}", directory.path().join("h.db").display())];
+    urls.extend(Postgres::or_skip(test).map(|postgres| postgres.database("letter").url));
+    let topic = kafka.topic("letter", 1);
+    let sent_at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis() - 3_600_000).unwrap();
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "ce_source", value: Some("/highwater/gw-042") })
+        .insert(Header { key: "trace", value: None::<&str> })
+        .insert(Header { key: "trace", value: Some("=1") });
+    let record = BaseRecord::to(&topic).key("k").payload("garbage").headers(headers);
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &kafka.address).create().unwrap();
+    producer.send(record.timestamp(sent_at.timestamp_millis())).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    for url in urls {
+        Consumer::new(&kafka.address, &topic, &url).until_end();
+        let mut list = command();
+        list.args(["dead-letters", "list"]).env("HIGHWATER_STORE__URL", &url);
+        let (code, letters) = rows(list);
+        assert_eq!((code, fields(&letters, &["agent", "key", "payload"])), (0, vec!["gw-042 k garbage".to_owned()]));
+        assert_eq!(letters[0]["kafka_timestamp"], sent_at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        let header = |name: &str, value: Option<&str>| json!({"name": name, "value": value});
+        let sent = [header("ce_source", Some("/highwater/gw-042")), header("trace", None), header("trace", Some("=1"))];
+        assert_eq!(letters[0]["headers"], json!(sent));
+    }
 }
 
 /// A transaction marker is at the offset of the last stored record.

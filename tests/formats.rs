@@ -1,5 +1,7 @@
 //! Formats on the wire: events that the agent writes, with and without a schema registry, and their rows.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -184,6 +186,21 @@ fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
     assert!(!running.log().contains("dead letter:"), "{}", running.log());
 }
 
+/// Starts a registry that refuses each question, and returns its URL. Its thread ends with the tests.
+fn refusing_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            lines.find(String::is_empty);
+            let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 12\r\nconnection: close\r\n\r\nwho are you?";
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
 /// After a while it is a dead letter, which comes back as soon as a registry has its schema.
 #[test]
 fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back() {
@@ -209,6 +226,15 @@ fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_bac
     for says in ["schema registry http://127.0.0.1:9: ", "run `highwater-consumer dead-letters retry`"] {
         assert!(letters.contains(says), "{letters}");
     }
+    // A registry that refuses is no better than one that is away.
+    let refused = postgres.database("refused");
+    let refusing = consumer_config(&kafka.address, &topic, &refused.url, Some(&refusing_registry()));
+    let impatient = refusing.replace("[kafka.registry]\n", "[kafka.registry]\ngive_up = '3s'\n");
+    let (_, log) = Consumer::with(&impatient).until_end();
+    assert_eq!(refused.ask("SELECT count(*) FROM events"), "(25)", "{log}");
+    let letters = refused.ask("SELECT count(*), min(error), max(error) FROM dead_letters");
+    assert!(letters.starts_with("(25,\"no schema for "), "{letters}");
+    assert_eq!(letters.matches(": 401 who are you?; check kafka.registry.username").count(), 2, "{letters}");
     let seeing = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
     let retried =
         consumer::command().args(["dead-letters", "retry", "--config"]).arg(seeing.config()).output().unwrap();

@@ -9,10 +9,11 @@ use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
 use highwater::wire;
 
 use super::stage_topic;
-use crate::support::consumer::{Postgres, command};
-use crate::support::events::{event, started};
+use crate::support::consumer::{Consumer, command};
+use crate::support::events::{event, produce, started, updates};
 use crate::support::netns::skip;
 use crate::support::process::{Spawned, output_of};
+use crate::support::services::kafka_and_own_postgres;
 use crate::support::stores::{insert_checkpoint, store_options};
 
 #[test]
@@ -44,7 +45,7 @@ fn without_a_file_check_and_run_agree() {
 #[test]
 fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     let test = "consumer_commands::check::check_warns_of_more_partitions_than_the_lock_table_has_room_for";
-    let Some(postgres) = Postgres::own(test) else { return };
+    let Some((kafka, postgres)) = kafka_and_own_postgres(test) else { return };
     let database = postgres.database("locks");
     let mut client = database.client();
     client.batch_execute("ALTER SYSTEM SET max_locks_per_transaction = 10").unwrap();
@@ -73,4 +74,10 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     let (code, out, err) = check();
     let warning = "warning  locks: a query over all 20 partitions of events takes 60 of the 200 locks";
     assert!(code == 1 && out.contains(warning) && out.contains("raise max_locks_per_transaction"), "{out}{err}");
+    // `run` finds it too.
+    let topic = kafka.topic("locks", 1);
+    produce(&kafka.address, &topic, &updates(1..=1));
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let warning = "WARN  PostgreSQL: a query over all 20 partitions of events takes 60 of the 200 locks";
+    assert!(log.contains(warning) && log.contains("raise max_locks_per_transaction"), "{log}");
 }

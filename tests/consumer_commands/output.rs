@@ -2,17 +2,45 @@
 
 use std::io::{BufRead as _, BufReader};
 
+use chrono::{TimeDelta, Utc};
+use highwater::consumer::store::StoreUrl;
+use highwater::message::Body;
 use highwater::wire;
 
 use super::{Home, MAKE_OLD, Stage, TEXT_SETTINGS, sql_of_gap};
+use crate::consumer_reports::{store_hour_or_day, store_windows, window, with_partitions};
 use crate::support::consumer::command;
-use crate::support::events::{event, loss, updated};
+use crate::support::events::{breach, event, loss, updated, utc};
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
 use crate::support::process::{Spawned, is_installed, output_of};
 
-/// Returns what these commands print, in each format, and how they end.
-fn printed(url: &str) -> Vec<String> {
+/// Output and exit code of a command.
+#[derive(Debug, PartialEq)]
+struct Printed {
+    /// With the format, if it has several.
+    command: String,
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Printed {
+    fn of(arguments: &[&str], url: &str) -> Self {
+        let (code, out, err) = output_of(command().args(arguments).env("HIGHWATER_STORE__URL", url));
+        Self { command: arguments.join(" "), code, out, err }
+    }
+
+    fn has_rows(&self) -> bool {
+        match self.command.starts_with("plot") {
+            true => self.out.contains("gw"),
+            false => self.out.lines().count() > usize::from(!self.command.ends_with("json")),
+        }
+    }
+}
+
+/// Returns what these commands print, in each format that they have.
+fn printed(url: &str) -> Vec<Printed> {
     let commands: &[&[&str]] = &[
         &["losses"],
         &["losses", "--since", "2026-11-20T11:30:00Z", "--until", "2026-11-20T12:15:00Z"],
@@ -25,37 +53,56 @@ fn printed(url: &str) -> Vec<String> {
         &["events", "--since", "2026-11-20T12:00:02Z", "-n", "2"],
         &["breaches", "--state", "open", "--since", "2026-11-20"],
         &["rates", "--by", "window", "--since", "2026-11-20T12:00:00Z", "--until", "2026-11-21"],
+        &["rates", "--by", "hour", "--since", "2026-11-20T11:00:00Z", "--until", "2026-11-21"],
+        &["rates", "--by", "day"],
         &["histogram", "--since", "2026-11-20T10:30:00Z", "--until", "2026-11-22T12:30:00Z"],
+        &["percentile", "--agent", "gw", "--direction", "rx", "--month", "2026-10"],
         &["agents"],
     ];
-    let mut printed = Vec::new();
-    for arguments in commands {
-        for format in ["table", "json", "csv"] {
-            let mut command = command();
-            command.args(*arguments).args(["--format", format]).env("HIGHWATER_STORE__URL", url);
-            let (code, out, err) = output_of(&mut command);
-            printed.push(format!("{} {format}: {code}\n{out}{err}", arguments.join(" ")));
-        }
-    }
-    printed
+    let plots: &[&[&str]] = &[
+        &["rate", "--since", "2026-11-20T12:00:00Z", "--until", "2026-11-20T13:00:00Z", "--time-zone", "UTC"],
+        &["histogram", "--since", "2026-11-20T10:30:00Z", "--until", "2026-11-22T12:30:00Z", "--time-zone", "UTC"],
+        &["totals", "--since", "2026-11-20", "--until", "2026-11-21"],
+    ];
+    let formats = ["table", "json", "csv"];
+    let tables =
+        commands.iter().flat_map(|arguments| formats.map(|format| [*arguments, &["--format", format]].concat()));
+    let plots = plots.iter().map(|arguments| [&["plot"], *arguments].concat());
+    tables.chain(plots).map(|arguments| Printed::of(&arguments, url)).collect()
+}
+
+/// Returns what `check` finds of a database.
+fn checked(url: &str) -> Vec<String> {
+    StoreUrl::parse(url, None, None).unwrap().check(Utc::now()).iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn no_setting_of_a_server_changes_what_is_printed() {
     let test = "consumer_commands::output::no_setting_of_a_server_changes_what_is_printed";
     let Some(mut stage) = Stage::postgres(test) else { return };
-    stage.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9)]);
+    let mut of_next_day = breach("b2", 9);
+    of_next_day.raised_at += TimeDelta::days(1);
+    let of_next_day = event("gw", 10, Body::BreachUpdated(of_next_day));
+    stage.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9), of_next_day]);
     stage.store(&[b"\\x00 \\134 garbage".to_vec(), b"\xff\0".to_vec()]);
     stage.put_aside(&[(7, b"old".to_vec()), (8, wire::to_json(&updated("gw", 6)))]);
     stage.run(MAKE_OLD);
     stage.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
     stage.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
-    let expected = printed(&stage.url);
-    assert!(expected[15].contains("2026-11-20  gw"), "{}", expected[15]);
+    store_some_rates(&stage);
+    let (expected, found) = (printed(&stage.url), checked(&stage.url));
+    for one in &expected {
+        assert!(one.has_rows(), "{one:?}");
+    }
+    assert!(expected[15].out.contains("2026-11-20  gw"), "{:?}", expected[15]);
+    assert!(found.len() == 3 && found.iter().all(|line| line.starts_with("ok ")), "{found:?}");
     let Home::Postgres(database) = &stage.home else { panic!("it is one") };
     for setting in TEXT_SETTINGS {
         database.alter(&format!("SET {setting}"));
         assert_eq!(printed(&stage.url), expected, "{setting}");
+        let (read_only, others): (Vec<_>, Vec<_>) =
+            checked(&stage.url).into_iter().partition(|line| line.contains("it is read-only"));
+        assert_eq!((others, !read_only.is_empty()), (found.clone(), setting.contains("read_only")), "{setting}");
         database.alter("RESET ALL");
     }
     // The writer is not misled by them either.
@@ -68,6 +115,20 @@ fn no_setting_of_a_server_changes_what_is_printed() {
     assert!(code == 0 && out == "dropped 2 dead letters\n", "{err}");
     let stored = "SELECT observed_at = '2026-11-20T12:00:06Z' AND kafka_offset = 8 FROM events WHERE seq = 6";
     assert_eq!(database.ask(stored), "(t)");
+}
+
+/// Stores windows of two months, and hours and a day between windows: `histogram` is merged from all of them.
+fn store_some_rates(stage: &Stage) {
+    with_partitions(stage);
+    for begin in ["2026-10-20T12:00:00Z", "2026-11-20T10:30:00Z", "2026-11-20T12:00:00Z", "2026-11-22T12:00:00Z"] {
+        let windows =
+            [(0, 40), (5, 90), (10, 60)].map(|(minutes, mbps)| window(utc(begin) + TimeDelta::minutes(minutes), mbps));
+        store_windows(stage, &windows);
+    }
+    for hour in ["2026-11-20T11:00:00Z", "2026-11-20T12:00:00Z"] {
+        store_hour_or_day(stage, "hour", utc(hour), &[(10, 3_500), (900, 100)]);
+    }
+    store_hour_or_day(stage, "day", utc("2026-11-21T00:00:00Z"), &[(20, 86_400)]);
 }
 
 /// Each query may go to another session of the server.

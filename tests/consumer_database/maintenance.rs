@@ -62,11 +62,16 @@ fn the_note_of_a_partition_is_renewed_before_a_row_is_added() {
     };
     let database = postgres.database("noted");
     store_first(&mut *open_store(&database.url, None), &updates(1..=1)).unwrap();
-    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let old = "UPDATE partition_notes SET newest_stored_at = '2020-01-01'";
+    database.client().batch_execute(old).unwrap();
     let mut next = open_store(&database.url, None);
     assert_eq!(next.apply(&batch_of_events(1, &updates(2..=2)), Utc::now()).unwrap().inserted, 1);
     let noted = "SELECT partition, newest_stored_at > now() - interval '1 hour' FROM partition_notes WHERE partition LIKE 'events_2026%'";
     assert_eq!(database.ask(noted), "(events_20261101,t)");
+    // A session notes it once a day: each batch would have writers wait for each other.
+    database.client().batch_execute(old).unwrap();
+    assert_eq!(next.apply(&batch_of_events(2, &updates(3..=3)), Utc::now()).unwrap().inserted, 1);
+    assert_eq!(database.ask(noted), "(events_20261101,f)");
 }
 
 /// A statement that deleted all would hold its locks, and keep vacuum from its work, for as long as it takes.

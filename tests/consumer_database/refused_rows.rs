@@ -7,6 +7,7 @@ use chrono::Utc;
 use highwater::consumer::batch::{Batch, Gap, GapCause, Record};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{RetriedRecord, RetryOutcome, Store, StoreError};
+use highwater::message::Event;
 use highwater::wire;
 
 use super::{open_store, postgres, store_first};
@@ -98,6 +99,31 @@ fn refuse_every_second(database: &Database, code: &str) {
          CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()"
     );
     database.client().batch_execute(&sql).unwrap();
+}
+
+/// Each attempt handles all rows of its piece again: without small pieces, these 800 rows would be handled 80,000 times.
+#[test]
+fn many_refused_rows_make_the_pieces_small() {
+    let Some(postgres) = postgres("refused_rows::many_refused_rows_make_the_pieces_small") else { return };
+    let database = postgres.database("small");
+    let mut stored = open_store(&database.url, None);
+    store_first(&mut *stored, &updates(1..=3)).unwrap();
+    // Rows are inserted by agent: the refused ones come last. A sequence counts also in transactions that are rolled back.
+    let sql = "CREATE SEQUENCE handled;
+               CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN PERFORM nextval('handled'); IF NEW.agent = 'z' THEN RAISE 'not this one'; END IF; RETURN NEW; END$$;
+               CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()";
+    database.client().batch_execute(sql).unwrap();
+    let told: Vec<Event> = (1..=400).flat_map(|seq| [updated("a", seq), updated("z", seq)]).collect();
+    let applied = stored.apply(&batch_of_events(3, &told), Utc::now()).unwrap();
+    assert_eq!((applied.inserted, applied.rejected.len()), (400, 400));
+    assert_eq!(applied.stored, BTreeMap::from([(0, (3, 803))]));
+    assert_eq!(
+        database.ask("SELECT count(*), count(DISTINCT kafka_offset), sum(kafka_offset % 2) FROM events"),
+        "(403,403,401)"
+    );
+    let handled: i64 = database.client().query_one("SELECT last_value FROM handled", &[]).unwrap().get(0);
+    assert!(handled < 40_000, "{handled}");
 }
 
 /// A partition that only brings offsets without records is not left behind by another one's first record.

@@ -106,6 +106,37 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     assert!(said.contains("standby") && said.contains("primary"), "{said}");
 }
 
+#[test]
+fn what_another_program_has_is_found_by_check_as_by_run() {
+    let Some(postgres) = postgres("rights::what_another_program_has_is_found_by_check_as_by_run") else { return };
+    for (other, name) in [
+        ("CREATE TABLE samples (a int); CREATE TABLE events (a int)", "events"),
+        ("CREATE VIEW agents AS SELECT 1", "agents"),
+        ("CREATE TABLE theirs (a int); CREATE INDEX totals_day ON theirs (a)", "totals_day"),
+    ] {
+        let database = postgres.database("theirs");
+        let failed = |schema| {
+            let findings = StoreUrl::parse(&database.url, None, schema).unwrap().check(Utc::now());
+            findings.iter().filter(|one| one.is_trouble()).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(None), [""; 0]);
+        database.client().batch_execute(other).unwrap();
+        let StoreError::Misconfigured(said) =
+            open_store(&database.url, None).checkpoints(&topic_id("events")).unwrap_err()
+        else {
+            panic!("{other}")
+        };
+        let found = failed(None);
+        assert!(found.len() == 1 && found[0].starts_with("FAILED   database: "), "{found:?}");
+        for text in [&said, &found[0]] {
+            assert!(text.contains(&format!("(relation \"{name}\" already exists")), "{text}");
+            assert!(text.contains("another program's object of the same name"), "{text}");
+            assert!(text.contains("store.schema = \"highwater\""), "{text}");
+        }
+        assert_eq!(failed(Some("highwater")), [""; 0]);
+    }
+}
+
 /// The SQL that the errors name, one after the other, makes role, database and right, and then events are stored.
 #[test]
 fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {

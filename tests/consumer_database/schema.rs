@@ -1,13 +1,18 @@
 //! Tables and views explain themselves, refuse values out of their range, and are updated and looked up at a bounded cost.
 
 use chrono::{TimeDelta, Utc};
+use highwater::consumer::batch::{Gap, GapCause};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::message::{Body, Event};
+use highwater::consumer::store::PartitionWidth;
+use highwater::message::{Body, Direction, Event};
+use highwater::wire;
 
-use super::{open_store, postgres, servers_with_fail_points, store_first};
-use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{breach, event, produce, sample, started, updated, updates};
-use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
+use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
+use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::events::{
+    breach, event, link_rates, loss, noon, produce, rates, sample, started, updated, updates,
+};
+use crate::support::stores::{batch_of, batch_of_events, derive_histograms, insert_checkpoint, topic_id};
 
 #[test]
 fn every_table_and_column_says_what_it_is() {
@@ -53,8 +58,7 @@ fn breaches_are_updated_in_place() {
 fn values_out_of_their_range_are_refused() {
     let Some(postgres) = postgres("schema::values_out_of_their_range_are_refused") else { return };
     let database = postgres.database("checks");
-    let events = [event("gw", 1, Body::BreachRaised(breach("b", 3))), sample("gw", 1)];
-    store_first(&mut *open_store(&database.url, None), &events).unwrap();
+    store_in_every_table(&database);
     let mut client = database.client();
     for (table, change) in [
         ("events", "kafka_offset = -1"),
@@ -63,18 +67,52 @@ fn values_out_of_their_range_are_refused() {
         ("events", "severity = 'grave'"),
         ("samples", "seq = 0"),
         ("samples", "rx_bps = -1"),
+        ("rates", "seq = 0"),
+        ("rates", "direction = 'up'"),
+        ("rates", "window_ms = 0"),
+        ("rates", "window_ms = 3600001"),
+        ("rates", "bytes = -1"),
+        ("histograms", "span = 'week'"),
+        ("histograms", "direction = 'up'"),
         ("breach_state", "direction = 'up'"),
         ("breach_state", "excess_bytes = -1"),
         ("totals", "breaches = -1"),
         ("totals", "direction = 'up'"),
         ("agent_sequences", "last_seq = 0"),
         ("agent_sequences", "identity_conflicts = -1"),
+        ("agent_state", "state = 'asleep'"),
+        ("losses", "first_seq = 0"),
+        ("losses", "last_seq = 0"),
         ("kafka_offsets", "next_offset = -1"),
+        ("kafka_gaps", "last_offset = -1"),
+        ("kafka_gaps", "cause = 'lost'"),
+        ("dead_letters", "kafka_offset = -1"),
+        ("dead_letters", "bytes = -1"),
+        ("dead_letters", "drop_reason = 'none'"),
     ] {
         assert!(client.execute(&format!("SELECT FROM {table}"), &[]).unwrap() > 0, "{table}");
         let error = client.execute(&format!("UPDATE {table} SET {change}"), &[]).unwrap_err();
         assert_eq!(error.code().map(postgres::error::SqlState::code), Some("23514"), "{table} {change}");
     }
+}
+
+fn store_in_every_table(database: &Database) {
+    let mut stored = open_store(&database.url, None);
+    let (first, gap) =
+        (Checkpoint { next_offset: 2, ..Checkpoint::default() }, Gap { first: 0, last: 1, cause: GapCause::Expired });
+    insert_checkpoint(&mut *stored, &topic_id("events"), 0, &first, Some(gap)).unwrap();
+    let events = [
+        event("gw", 1, Body::BreachRaised(breach("b", 3))),
+        event("gw", 2, started()),
+        event("gw", 3, loss(7, 9)),
+        sample("gw", 1),
+        rates("gw", 1, vec![link_rates("eth0", Direction::Rx, &[8_000_000])]),
+    ];
+    let payloads: Vec<Vec<u8>> = events.iter().map(wire::to_json).chain([b"garbage".to_vec()]).collect();
+    // Two hours after the window began.
+    let now = noon() + TimeDelta::hours(2);
+    assert_eq!(stored.apply(&batch_of(2, &payloads), now).unwrap().inserted, 5);
+    derive_histograms(&database.url, &options_for(PartitionWidth::Month), now);
 }
 
 #[test]

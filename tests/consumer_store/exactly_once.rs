@@ -28,6 +28,7 @@ on_both!("consumer_store::exactly_once":
     identities_with_two_times_are_counted_whatever_their_number,
     last_and_anchor_are_remembered,
     a_place_is_replaced_only_from_what_it_was,
+    checkpoints_are_by_cluster_and_topic,
 );
 
 fn expired(first: i64, last: i64) -> Gap {
@@ -276,9 +277,7 @@ fn a_held_partition_is_freed_by_its_owner() {
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
 }
 
-#[test]
-fn checkpoints_are_by_cluster_and_topic() {
-    let mut bench = Bench::sqlite();
+fn checkpoints_are_by_cluster_and_topic(bench: &mut Bench) {
     let nine = Checkpoint { next_offset: 9, ..Checkpoint::default() };
     let (other_topic, mut other_cluster) = (TopicId { name: "other".into(), ..topic_id("events") }, topic_id("events"));
     other_cluster.cluster = "d".into();
@@ -287,4 +286,16 @@ fn checkpoints_are_by_cluster_and_topic() {
         assert_eq!(bench.store.checkpoints(&other).unwrap(), BTreeMap::from([(3, nine.clone())]));
     }
     assert_eq!(bench.store.checkpoints(&topic_id("events")).unwrap().len(), 1);
+    // Each begins at an offset 0 of its own, also where a cluster has no id.
+    for (cluster, agent) in [("", "one"), ("dd", "other")] {
+        let topic = TopicId { cluster: cluster.into(), ..topic_id("events") };
+        insert_checkpoint(&mut *bench.store, &topic, 0, &Checkpoint::default(), None).unwrap();
+        let (mut batch, payload) = (Batch::new(&topic), wire::to_json(&updated(agent, 1)));
+        batch.push(0, Record::new(0, None, None, Some(&payload)), || (0, 0));
+        assert_eq!(bench.store.apply(&batch, Utc::now()).unwrap().inserted, 1);
+    }
+    assert_eq!(bench.ask("SELECT agent, kafka_topic, kafka_offset FROM events"), "one,events,0 other,events,0");
+    // Of the empty id, of `c`, which has nothing stored, and of `dd`.
+    let next = "SELECT length(kafka_cluster), next_offset FROM kafka_offsets WHERE kafka_partition = 0";
+    assert_eq!(bench.ask(next), "0,1 1,0 2,1");
 }

@@ -4,11 +4,12 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Record};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{RetriedRecord, RetryOutcome, StoreError, StoreUrl};
+use highwater::message::{Direction, Event};
 use highwater::wire;
 
 use super::{Bench, payloads};
 use crate::support::consumer::Postgres;
-use crate::support::events::{event, noon, started, updated};
+use crate::support::events::{event, link_rates, noon, rates_since, started, updated};
 use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 
 /// Events of more days than partitions are made for.
@@ -46,6 +47,26 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let retried = RetriedRecord { partition: 0, generation: 0, record };
     let summary = bench.store.retry(&topic_id("events"), &[retried], Utc::now()).unwrap();
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
+}
+
+/// Each table has its own: rates of many old weeks leave the events theirs.
+#[test]
+fn partitions_outside_of_the_retention_are_counted_by_table() {
+    let test = "consumer_store::postgres::partitions_outside_of_the_retention_are_counted_by_table";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    let old = |days| Utc::now() - TimeDelta::days(days);
+    let windows: Vec<Event> = (1..=20_u32)
+        .map(|seq| {
+            rates_since(old(100 + 8 * i64::from(seq)), "gw", seq.into(), vec![link_rates("eth0", Direction::Rx, &[8])])
+        })
+        .collect();
+    let applied = bench.store_events(&windows);
+    assert_eq!((applied.inserted, applied.rejected.len()), (12, 8), "{applied:?}");
+    let mut event = event("gw", 1, started());
+    event.stamp.observed_at = old(900);
+    let applied = bench.store_events(&[event]);
+    assert_eq!((applied.inserted, applied.rejected), (1, vec![]));
 }
 
 #[test]

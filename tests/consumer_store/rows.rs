@@ -9,6 +9,7 @@ use crate::support::events::{breach, event, started, updated};
 
 on_both!("consumer_store::rows":
     times_from_1970_to_9999_are_rows,
+    a_leap_second_is_a_row_of_the_second_after_it,
     every_kind_is_stored_with_its_fields,
 );
 
@@ -28,6 +29,21 @@ fn times_from_1970_to_9999_are_rows(bench: &mut Bench) {
     assert_eq!(bench.store_events(&events).inserted, 5);
     assert_eq!(bench.store_events(&events).inserted, 0);
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT observed_at) FROM events"), "5,5");
+}
+
+/// The month that its text names is another one than that of the row, which decides the partition.
+fn a_leap_second_is_a_row_of_the_second_after_it(bench: &mut Bench) {
+    let usual = wire::to_json(&event("gw", 2, started()));
+    let leap = String::from_utf8(usual).unwrap().replace("2026-11-20T12:00:02.000000Z", "2026-11-30T23:59:60Z");
+    assert!(leap.contains("23:59:60"), "{leap}");
+    let [first, last] = [1, 3].map(|seq| wire::to_json(&event("gw", seq, started())));
+    let applied = bench.store(&[first, leap.into_bytes(), last]);
+    assert_eq!((applied.inserted, applied.rejected), (3, vec![]));
+    let stored = match bench.look {
+        Look::Sqlite(_) => "SELECT seq FROM events WHERE observed_at = '2026-12-01T00:00:00.000000Z'",
+        Look::Postgres(_) => "SELECT seq FROM events_20261201 WHERE observed_at = '2026-12-01T00:00:00Z'",
+    };
+    assert_eq!(bench.ask(stored), "2");
 }
 
 fn every_kind_is_stored_with_its_fields(bench: &mut Bench) {

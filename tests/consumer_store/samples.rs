@@ -1,6 +1,6 @@
 //! Samples are rows of a table of their own, once each, with gaps and retention as events have them.
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use highwater::message::{Body, Event, Reason, Sample};
 
 use super::{Bench, Look, on_both};
@@ -84,7 +84,7 @@ fn samples_go_with_retention_as_events_do(bench: &mut Bench) {
     assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
 }
 
-/// Five years of samples are no wrong clock.
+/// Five years of samples are no wrong clock, and leave the partitions that wrong clocks may have to the events.
 #[test]
 fn a_long_series_of_samples_is_stored_whole() {
     let Some(postgres) = Postgres::or_skip("consumer_store::samples::a_long_series_of_samples_is_stored_whole") else {
@@ -102,4 +102,8 @@ fn a_long_series_of_samples_is_stored_whole() {
         assert_eq!(bench.store_events(part).rejected, []);
     }
     assert_eq!(bench.ask("SELECT count(*) FROM samples"), "1800");
+    let mut old = event("gw", 1, started());
+    old.stamp.observed_at = Utc::now() - TimeDelta::days(900);
+    let applied = bench.store_events(&[old]);
+    assert_eq!((applied.inserted, applied.rejected), (1, vec![]));
 }
