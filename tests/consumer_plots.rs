@@ -198,7 +198,7 @@ fn a_live_plot_follows_the_size_of_its_terminal() {
     };
     let has_width = |min: usize, max: usize| {
         let last = frames().pop()?;
-        (last.contains("5 min measured") && (min..=max).contains(&widest(&last))).then_some(())
+        (last.contains("gw eth0 rx") && (min..=max).contains(&widest(&last))).then_some(())
     };
     until("a picture as wide as the terminal", || has_width(50, 60));
     let id = fs::read_to_string(&id).unwrap();

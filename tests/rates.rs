@@ -281,7 +281,8 @@ fn windows_go_along_with_events_or_wait() {
         running.signal("KILL");
         running.log()
     });
-    assert_eq!(kafka.end(&waits[1]), 0, "{waiting_log}");
+    // A window may have ended before the first flush, of the agent's start.
+    assert!(kafka.end(&waits[1]) <= 1, "{waiting_log}");
     // They are in the journal: a crash loses none, and at an orderly stop all that waits is sent.
     waiting.run(&["--for", "2s"]);
     assert!(counts_whole(&read(&kafka, &waits[1])) >= 2);

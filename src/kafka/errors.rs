@@ -71,10 +71,11 @@ pub fn missing_right(operation: &str, kind: &str, names: &[&str]) -> String {
     )
 }
 
-/// Explains a connection that the broker closed as soon as it was made, which librdkafka logs and does not report as an error:
-/// `10.0.0.1:9093/bootstrap: Disconnected: connection closed by peer (after 3ms in state APIVERSION_QUERY)`.
+/// Explains a connection that the broker closed as soon as it was made. librdkafka logs that, and reports it as an error only where it
+/// was about to send: `10.0.0.1:9093/bootstrap: Disconnected: connection closed by peer (after 3ms in state APIVERSION_QUERY)`.
 pub fn closed_at_once(line: &str) -> Option<String> {
-    let (broker, closed) = line.split_once(": Disconnected")?;
+    let closed = [": Disconnected", ": Send failed", ": Receive failed"];
+    let (broker, closed) = closed.iter().find_map(|words| line.split_once(words))?;
     let (ms, state) = closed.split_once(" (after ")?.1.split_once("ms in state ")?;
     let broker = broker.rsplit(' ').next().unwrap_or(broker);
     let remedy = match state.trim_end_matches(')').split(',').next()? {
@@ -92,6 +93,9 @@ const UP_MAX_MS: u32 = 2_000;
 
 /// Adds the likely cause if the cluster names a broker, not one of `brokers`, that cannot be resolved or reached.
 pub fn explained(reason: &str, brokers: &str) -> String {
+    if let Some(closed) = closed_at_once(reason) {
+        return closed;
+    }
     let reason = without_timing(reason);
     let hint = advertised_address(&reason)
         .filter(|address| !brokers.split(',').any(|broker| is_same_address(broker, address)))
@@ -219,6 +223,9 @@ mod tests {
         let again = "b:9093/1: Disconnected (after 1ms in state APIVERSION_QUERY, 2 identical error(s) suppressed)";
         assert_eq!(remedy(again).as_deref(), Some("[kafka.tls]"));
         assert_eq!(remedy("ssl://b:9093/1: Disconnected (after 5ms in state UP)").as_deref(), Some("[kafka.sasl]"));
+        let sending = "b:9092/bootstrap: Send failed: Broken pipe (after 1ms in state UP)";
+        assert_eq!(remedy(sending).as_deref(), Some("[kafka.sasl]"));
+        assert_eq!(closed_at_once(sending).as_deref(), Some(&*explained(sending, "b:9092")));
         assert!(closed_at_once(asked).unwrap().starts_with("b:9093/bootstrap: "));
         for other in [
             "b:9093/1: Disconnected (after 60000ms in state UP)",
