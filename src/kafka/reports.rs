@@ -139,7 +139,7 @@ mod tests {
         assert_eq!((reports.take_refused(), reports.take_trouble(), reports.last()), (None, None, None));
         reports.error(
             KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
-            "b:1/1: Disconnected (after 3ms in state UP)",
+            "b:1/1: Disconnected (after 60000ms in state UP)",
         );
         assert_eq!(reports.last().as_deref(), Some("b:1/1: Disconnected"));
         let trouble = reports.take_trouble().unwrap();
