@@ -504,7 +504,8 @@ proptest! {
         let truth = 50_000_000_u64;
         let driver = Driver::new(period, 0.05, phase, seed, interval * readings, truth);
         let seen = judged(&driver, interval, readings);
-        prop_assert!(seen.len() >= 50, "{} of 60 updates are judged", seen.len());
+        // The first ones are learned from, and with jitter the last ones may come after the end.
+        prop_assert!(seen.len() >= 48, "{} of 60 updates are judged", seen.len());
         for traffic in &seen {
             let rate = bit_rate(traffic.rx_bytes, traffic.elapsed).bps() as f64 / 8.0;
             prop_assert!(rate <= 1.15 * truth as f64, "{rate} of {truth}");
