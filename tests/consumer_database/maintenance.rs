@@ -68,7 +68,7 @@ fn the_note_of_a_partition_is_renewed_before_a_row_is_added() {
     assert_eq!(next.apply(&batch_of_events(1, &updates(2..=2)), Utc::now()).unwrap().inserted, 1);
     let noted = "SELECT partition, newest_stored_at > now() - interval '1 hour' FROM partition_notes WHERE partition LIKE 'events_2026%'";
     assert_eq!(database.ask(noted), "(events_20261101,t)");
-    // A session notes it once a day: each batch would have writers wait for each other.
+    // Each session does so once a day: writers of the same partition do not wait for each other at every batch.
     database.client().batch_execute(old).unwrap();
     assert_eq!(next.apply(&batch_of_events(2, &updates(3..=3)), Utc::now()).unwrap().inserted, 1);
     assert_eq!(database.ask(noted), "(events_20261101,f)");

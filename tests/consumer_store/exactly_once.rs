@@ -295,7 +295,7 @@ fn checkpoints_are_by_cluster_and_topic(bench: &mut Bench) {
         assert_eq!(bench.store.apply(&batch, Utc::now()).unwrap().inserted, 1);
     }
     assert_eq!(bench.ask("SELECT agent, kafka_topic, kafka_offset FROM events"), "one,events,0 other,events,0");
-    // Of the empty id, of `c`, which has nothing stored, and of `dd`.
+    // The empty id, `c`, which has nothing stored, and `dd`.
     let next = "SELECT length(kafka_cluster), next_offset FROM kafka_offsets WHERE kafka_partition = 0";
     assert_eq!(bench.ask(next), "0,1 1,0 2,1");
 }
