@@ -44,7 +44,6 @@ const KINDS_MAX: usize = 16;
 const TIMED_OUT: &str = "Local: Timed out";
 
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
-const LOOK_UP_MAX: Duration = Duration::from_secs(5);
 
 /// Partition and offset.
 pub(super) type DeliveryReport = Result<(i32, i64), RDKafkaErrorCode>;
@@ -182,13 +181,6 @@ impl Producer {
         let leaderless = found.partitions().iter().find(|partition| partition.leader() < 0);
         let leaderless = leaderless.map(|partition| format!("partition {} of {topic} has no leader", partition.id()));
         leaderless.or_else(|| kafka::unreachable_broker(&metadata))
-    }
-
-    /// Asks the cluster whether the topic has an error; `None` if no broker answers. Blocks for some seconds at most.
-    pub(super) fn look_up(&self, topic: &str) -> Option<Result<(), RDKafkaErrorCode>> {
-        let metadata = self.client.client().fetch_metadata(Some(topic), LOOK_UP_MAX).ok()?;
-        let error = metadata.topics().iter().find(|found| found.name() == topic)?.error();
-        Some(error.map_or(Ok(()), |error| Err(error.into())))
     }
 
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {

@@ -33,6 +33,7 @@ use super::session_end::SessionEnd;
 use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::publisher::in_flight::InFlight;
 use crate::kafka;
+use crate::kafka::admin::{Admin, TopicLookup};
 use crate::kafka::schema_registry::{self, RegistryAddress};
 use crate::message::Body;
 use crate::process::clock::{Clock as _, SystemClock};
@@ -154,10 +155,10 @@ impl Worker {
     fn look_up(&mut self) -> bool {
         while self.unacked.is_empty() {
             let files = self.files();
-            let goes_on = match self.found_out() {
+            let goes_on = match self.look_at_topic() {
                 Some(Ok(())) => break,
-                Some(Err(refused @ SessionEnd::NeedsOperator(_))) => self.prepare_next(refused, files),
-                Some(Err(_)) | None => {
+                Some(Err(refused)) => self.prepare_next(refused, files),
+                None => {
                     let pause = self.backoff.next(1, 60);
                     self.wait(pause, files)
                 }
@@ -176,17 +177,19 @@ impl Worker {
     }
 
     /// Returns what the cluster says about the topic, after missing ones were created; `None` if it does not answer.
-    fn found_out(&mut self) -> Option<Result<(), SessionEnd>> {
-        let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
-        let producer = Producer::new(&self.settings.connection, self.settings.window, tuning).ok()?;
-        let mut found = producer.look_up(&self.settings.topic);
-        if matches!(found, Some(Err(_))) && self.settings.create_topics.is_some() {
+    fn look_at_topic(&mut self) -> Option<Result<(), SessionEnd>> {
+        let admin = Admin::new(&self.settings.connection).ok()?;
+        let mut found = admin.look_up(&self.settings.topic).ok()?;
+        if matches!(found, TopicLookup::Missing) && self.settings.create_topics.is_some() {
             self.create_topics();
-            found = producer.look_up(&self.settings.topic);
+            found = admin.look_up(&self.settings.topic).ok()?;
         }
-        self.reaper.add(producer);
-        let brokers = self.settings.connection.brokers();
-        Some(found?.map_err(|code| SessionEnd::of(code, &self.settings.topic, brokers)))
+        let (topic, brokers) = (&self.settings.topic, self.settings.connection.brokers());
+        Some(match found {
+            TopicLookup::Found { .. } => Ok(()),
+            TopicLookup::Missing => Err(SessionEnd::of(Code::UnknownTopicOrPartition, topic, brokers)),
+            TopicLookup::Denied(_) => Err(SessionEnd::of(Code::TopicAuthorizationFailed, topic, brokers)),
+        })
     }
 
     /// Creates missing topics, if configured. Failures are only logged: the producer finds out what follows from them.
