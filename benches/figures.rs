@@ -368,10 +368,11 @@ fn rates() {
     for agents in [rates / 12, rates / 3] {
         let (events, topic) = (kafka.topic("figures", 1), kafka.topic("figures", 6));
         let bytes = produce_rates(&kafka.address, &topic, rates, agents);
-        let (database, mut peaks) = (postgres.database("figures"), Vec::new());
+        let (database, hours) = (postgres.database("figures"), kafka.topic("figures", 6));
         make_tables(&database);
+        // Hours are published, as by default.
         let mut consumer = Consumer::with(&format!(
-            "{}[topics]\nrates = '{topic}'\nhistograms = ''\n",
+            "{}[topics]\nrates = '{topic}'\nhistograms = '{hours}'\n",
             store_config(&kafka, &events, &database)
         ));
         let (started, mut watch) = (Instant::now(), Watch::new(&database));
@@ -383,22 +384,22 @@ fn rates() {
         let stored = started.elapsed().as_secs_f64();
         wait_for(&database, "SELECT count(*) FROM touched_hours", "(0)");
         let derived = started.elapsed().as_secs_f64();
-        peaks.push(status_kb(running.id(), "VmHWM"));
+        let [peak, files] = ["VmHWM", "RssFile"].map(|name| status_kb(running.id(), name) / 1_000.0);
         running.kill();
         assert_eq!(database.ask("SELECT count(*) FROM rates"), format!("({})", rates * 4));
         let pace = rates as f64 / stored;
-        let (each, peak) = (bytes / rates, peaks[0] / 1_000.0);
+        let each = bytes / rates;
         lines.push(format!(
-            "| {agents} agents, {each} bytes each | {pace:.0} | {:.0} | {:.1} | {peak:.1} |",
+            "| {agents} agents, {each} bytes each | {pace:.0} | {:.0} | {:.1} | {peak:.1} | {files:.1} |",
             pace * 4.0,
             derived - stored
         ));
         watch.print(&format!("storing the rates of {agents} agents"));
     }
     println!(
-        "| {rates} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
+        "| {rates} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB | of it files that are mapped, MB |"
     );
-    println!("|---|---|---|---|---|\n{}\n", lines.join("\n"));
+    println!("|---|---|---|---|---|---|\n{}\n", lines.join("\n"));
 }
 
 /// Produces windows of as many agents, one after the other, and each thousandth a month late; returns the bytes of their payloads.
