@@ -204,7 +204,7 @@ fn wire() {
     let ways = ["OPEN", "TLS"].into_iter().zip(links.iter().zip(&proxies));
     let mut agents: Vec<_> = ways
         .map(|(listener, (link, proxy))| {
-            proxy.lead_to(&kafka.listener(listener));
+            proxy.set_upstream(&kafka.listener(listener));
             let (events, rates) = (kafka.topic("wire", 1), kafka.topic("wire", 1));
             let tls = if listener == "TLS" { format!("[kafka.tls]\nca_file = '{ca_file}'\n") } else { String::new() };
             let agent = Agent::new(&format!(
@@ -225,43 +225,62 @@ fn wire() {
     std::thread::scope(|scope| {
         let threads: Vec<_> = agents
             .iter()
-            .map(|(link, proxy, topic, _)| scope.spawn(|| flushes_of_rates(&kafka, link, proxy, topic)))
+            .zip(&running)
+            .map(|((link, proxy, topic, _), running)| {
+                scope.spawn(|| flushes_of_rates(&kafka, link, proxy, topic, running.id()))
+            })
             .collect();
         measured.extend(threads.into_iter().map(|thread| thread.join().expect("it measures")));
     });
     drop(running);
     println!("| rates of 4 links, a flush of 3 windows on a connection of its own, median of {ROUNDS} | plain | TLS |");
     println!("|---|---|---|");
-    for (name, of) in [("bytes on the link, both ways, frames with their headers", 0), ("packets", 1), ("windows", 2)] {
-        let median = |at: usize| median(measured[at].iter().map(|flush: &[f64; 3]| flush[of]));
+    for (name, of) in [
+        ("bytes on the link, both ways, frames with their headers", 0),
+        ("packets", 1),
+        ("windows", 2),
+        ("bytes to disk", 3),
+    ] {
+        let median = |at: usize| median(measured[at].iter().map(|flush: &[f64; 4]| flush[of]));
         println!("| {name} | {:.0} | {:.0} |", median(0), median(1));
     }
-    let a_day = |at: usize| {
-        let bytes = median(measured[at].iter().map(|flush| flush[0]));
+    let a_day = |at: usize, of: usize| {
+        let bytes = median(measured[at].iter().map(|flush| flush[of]));
         ByteCount::from_bytes((bytes * 86_400.0 / 30.0) as u64)
     };
-    println!("\nA day of these: {}, and {} with TLS, whose certificate stands alone.", a_day(0), a_day(1));
+    let [plain, tls, disk] = [(0, 0), (1, 0), (0, 3)].map(|(at, of)| a_day(at, of));
+    println!("\nA day of these: {plain}, and {tls} with TLS, whose certificate stands alone; {disk} to disk.");
     let cost = checked.lines().find(|line| line.starts_with("cost ")).unwrap_or("check does not say");
     println!("`check`: {cost}\n");
 }
 
-/// Bytes, packets and windows of some flushes, each from the end of the connection before it to the end of its own.
-fn flushes_of_rates(kafka: &Kafka, link: &Veth, proxy: &Proxy, topic: &str) -> Vec<[f64; 3]> {
+/// Bytes, packets, windows and bytes to disk of some flushes, each from the end of the connection before it to the end of its own.
+fn flushes_of_rates(kafka: &Kafka, link: &Veth, proxy: &Proxy, topic: &str, id: u32) -> Vec<[f64; 4]> {
     let count = |names: [&str; 2]| names.map(|name| link.statistic(name)).iter().sum::<u64>() as f64;
-    let now = || [count(["rx_bytes", "tx_bytes"]), count(["rx_packets", "tx_packets"]), kafka.end(topic) as f64];
-    let mut flushes: Vec<[f64; 3]> = Vec::new();
+    let now = || {
+        let (bytes, packets) = (count(["rx_bytes", "tx_bytes"]), count(["rx_packets", "tx_packets"]));
+        [bytes, packets, kafka.end(topic) as f64, written_bytes(id)]
+    };
+    let mut flushes: Vec<[f64; 4]> = Vec::new();
     let mut before = None;
     while flushes.len() < ROUNDS {
-        let end = before.map_or(0.0, |before: [f64; 3]| before[2]);
+        let end = before.map_or(0.0, |before: [f64; 4]| before[2]);
         until("a flush, and the end of its connection", || (kafka.end(topic) as f64 > end).then_some(()));
         until("the connection is closed", || (proxy.open() == 0).then_some(()));
         // The last packets of a connection follow its end.
         std::thread::sleep(Duration::from_secs(1));
         let after = now();
-        flushes.extend(before.map(|before| [0, 1, 2].map(|at| after[at] - before[at])));
+        flushes.extend(before.map(|before| [0, 1, 2, 3].map(|at| after[at] - before[at])));
         before = Some(after);
     }
     flushes
+}
+
+/// Bytes that a process had written to a block device (proc_pid_io(5)).
+fn written_bytes(id: u32) -> f64 {
+    let io = fs::read_to_string(format!("/proc/{id}/io")).expect("it runs, and is ours");
+    let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("the kernel counts them");
+    bytes.parse().expect("a number")
 }
 
 /// How long an urgent breach takes to its row in PostgreSQL, by the clock of this one machine.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::support::agent::{self, Agent, until};
 use crate::support::certificates::write_file;
 use crate::support::consumer;
+use crate::support::pipeline::busy;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
-use crate::support::world::busy;
 
 /// A listener, and the address that it names to its clients: one without an address, and one where nobody listens.
 const LISTENERS: [(&str, &str); 2] = [("NAMELESS", "no-such-broker.invalid:9092"), ("DEAF", "127.0.0.1:1")];

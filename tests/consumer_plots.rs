@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::consumer_commands::{Stage, on_both};
+use crate::consumer_commands::{CommandFixture, on_both};
 use crate::consumer_reports::{store_windows, window, with_partitions};
 use crate::support::consumer::command;
 use crate::support::events::{produce_raw, utc};
@@ -20,26 +20,29 @@ on_both!("consumer_plots":
 
 const HOUR: [&str; 6] = ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T11:00:00Z", "--time-zone", "UTC"];
 
-fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
-    with_partitions(&stage);
+fn a_plot_has_what_is_stored_and_its_holes(fixture: CommandFixture) {
+    with_partitions(&fixture);
     let mut second = window(utc("2026-11-20T10:05:00Z"), 90);
     second.measured_s = 0;
-    store_windows(&stage, &[window(utc("2026-11-20T10:00:00Z"), 40), second, window(utc("2026-11-20T10:10:00Z"), 60)]);
+    store_windows(
+        &fixture,
+        &[window(utc("2026-11-20T10:00:00Z"), 40), second, window(utc("2026-11-20T10:10:00Z"), 60)],
+    );
 
-    let (code, text, err) = stage.output(&[&["plot", "rate"], &HOUR[..]].concat());
+    let (code, text, err) = fixture.output(&[&["plot", "rate"], &HOUR[..]].concat());
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(text.starts_with("gw eth0 rx\nBit rate, 20 Nov 2026, 10:00–11:00 UTC\n"), "{text}");
     assert!(text.contains('█') && text.contains('╱') && text.contains("not measured"), "{text}");
     assert!(!text.contains('\u{1b}'), "no colours in a pipe: {text}");
     let widest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
     assert!(widest(&text) <= 80, "{text}");
-    let (_, narrow, _) = stage.output(&[&["plot", "rate", "--width", "20"], &HOUR[..]].concat());
+    let (_, narrow, _) = fixture.output(&[&["plot", "rate", "--width", "20"], &HOUR[..]].concat());
     assert!(widest(&narrow) <= 20, "{narrow}");
 
     let directory = tempfile::tempdir().unwrap();
     for (name, begin) in [("rate.svg", &b"<svg "[..]), ("rate.png", b"\x89PNG")] {
         let file = directory.path().join(name);
-        let (code, out, err) = stage.output(&[&["plot", "rate", "-o", file.to_str().unwrap()], &HOUR[..]].concat());
+        let (code, out, err) = fixture.output(&[&["plot", "rate", "-o", file.to_str().unwrap()], &HOUR[..]].concat());
         assert_eq!((code, out.as_str()), (0, ""), "{err}");
         assert!(err.contains("wrote ") && fs::read(&file).unwrap().starts_with(begin), "{err}");
     }
@@ -48,7 +51,7 @@ fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
 
     // An hour that is over is read as a whole, once it is derived: these windows are of a part of one.
     let part = ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T10:50:00Z"];
-    let (code, text, _) = stage.output(&[&["plot", "histogram"], &part[..]].concat());
+    let (code, text, _) = fixture.output(&[&["plot", "histogram"], &part[..]].concat());
     assert_eq!(code, 0);
     assert!(
         text.contains("Seconds at each bit rate") && text.contains("10 min measured, 5 min not measured"),
@@ -56,14 +59,14 @@ fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
     );
 }
 
-fn a_plot_without_data_says_so(stage: Stage) {
-    with_partitions(&stage);
+fn a_plot_without_data_says_so(fixture: CommandFixture) {
+    with_partitions(&fixture);
     for (kind, words) in [
         ("rate", "No rates in this span"),
         ("histogram", "No rates in this span"),
         ("totals", "No bytes over a limit in this span"),
     ] {
-        let (code, text, err) = stage.output(&["plot", kind, "--since", "2026-11-20"]);
+        let (code, text, err) = fixture.output(&["plot", kind, "--since", "2026-11-20"]);
         assert_eq!(code, 0, "{kind}: {err}");
         assert!(text.contains(words), "{kind}: {text}");
     }
@@ -94,14 +97,14 @@ fn widest(text: &str) -> usize {
 
 #[test]
 fn a_terminal_gets_colours_and_its_own_width() {
-    let stage = Stage::sqlite();
-    with_partitions(&stage);
-    store_windows(&stage, &[window(utc("2026-11-20T10:00:00Z"), 40), window(utc("2026-11-20T10:05:00Z"), 60)]);
+    let fixture = CommandFixture::sqlite();
+    with_partitions(&fixture);
+    store_windows(&fixture, &[window(utc("2026-11-20T10:00:00Z"), 40), window(utc("2026-11-20T10:05:00Z"), 60)]);
     let directory = tempfile::tempdir().unwrap();
     let id = directory.path().join("id");
     let plot = |columns: u32| {
         let mut terminal = in_terminal(columns, &id, &[&["plot", "rate"], &HOUR[..]].concat());
-        terminal.env("HIGHWATER_STORE__URL", &stage.url);
+        terminal.env("HIGHWATER_STORE__URL", &fixture.url);
         terminal
     };
     let (code, text, err) = output_of(&mut plot(50));
@@ -115,7 +118,7 @@ fn a_terminal_gets_colours_and_its_own_width() {
 
 #[test]
 fn what_cannot_be_drawn_is_named() {
-    let stage = Stage::sqlite();
+    let fixture = CommandFixture::sqlite();
     for (arguments, code, words) in [
         (&["plot", "rate", "-o", "rate.gif"][..], 2, "the name of a picture ends with .svg or .png"),
         (&["plot", "rate", "-o", "/nowhere/rate.svg"], 1, "cannot write /nowhere/rate.svg: No such file or directory"),
@@ -127,7 +130,7 @@ fn what_cannot_be_drawn_is_named() {
         (&["plot", "totals", "--since", "2026-11-21", "--until", "2026-11-20"], 2, "is after --until"),
         (&["plot", "histogram", "--live", "-o", "x.svg"], 2, "cannot be used with"),
     ] {
-        let (found, _, err) = stage.output(arguments);
+        let (found, _, err) = fixture.output(arguments);
         assert!(found == code && err.contains(words), "{arguments:?}: {found} {err}");
     }
 }

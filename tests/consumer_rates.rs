@@ -9,61 +9,54 @@ use highwater::consumer::batch::{Batch, Record};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
     Applied, HistogramStore, HourKey, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreOptions,
-    StoreUrl, TrafficSeries,
+    TrafficSeries,
 };
 use highwater::message::histogram::{Bin, RateHistogram};
 use highwater::message::{Body, Direction, Event, Lifecycle, LinkRates};
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{
     HUGE_HISTOGRAM, event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
 };
 use crate::support::services::kafka_and_postgres;
-use crate::support::stores::{insert_checkpoint, store_options, topic_id};
+use crate::support::stores::{StoreDatabase, insert_checkpoint, store_options, topic_id};
 
-/// A store under test, what derives beside it, and a connection of neither.
-struct Place {
+/// A store under test, and what derives beside it.
+struct RatesFixture {
     store: Box<dyn Store + Send>,
     histograms: Box<dyn HistogramStore + Send>,
-    url: StoreUrl,
-    look: Look,
+    database: StoreDatabase,
     next: i64,
     now: DateTime<Utc>,
 }
 
-enum Look {
-    Sqlite(tempfile::TempDir),
-    Postgres(Database),
-}
-
-/// Columns of an hour or a day, with its counts in place of the bytes: libraries may write one histogram in several ways.
+/// Columns of an hour or a day, with its counts in fixture of the bytes: libraries may write one histogram in several ways.
 type Summary = (String, Vec<Bin>);
 
-impl Place {
+impl RatesFixture {
     fn sqlite() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self::from_start(StoreUrl::sqlite(&directory.path().join("h.db")), Look::Sqlite(directory))
+        Self::from_start(StoreDatabase::sqlite())
     }
 
     fn postgres(postgres: &Postgres) -> Self {
-        let database = postgres.database("rates");
-        Self::from_start(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database))
+        Self::from_start(StoreDatabase::postgres(postgres, "rates"))
     }
 
-    fn from_start(url: StoreUrl, look: Look) -> Self {
+    fn from_start(database: StoreDatabase) -> Self {
+        let url = database.url();
         let mut store = url.open(&store_options("test"));
         insert_checkpoint(&mut *store, &topic_id("rates"), 0, &Checkpoint::default(), None).unwrap();
         let histograms = url.histograms(&store_options("test"));
         // Two hours after the first windows began.
-        Self { store, histograms, url, look, next: 0, now: noon() + TimeDelta::hours(2) }
+        Self { store, histograms, database, next: 0, now: noon() + TimeDelta::hours(2) }
     }
 
-    /// Returns another place of the same kind.
+    /// Returns another fixture of the same kind.
     fn empty(&self) -> Self {
-        match &self.look {
-            Look::Sqlite(_) => Self::sqlite(),
-            Look::Postgres(_) => Self::postgres(&Postgres::or_skip("consumer_rates").expect("it is there")),
+        match &self.database {
+            StoreDatabase::Sqlite(_) => Self::sqlite(),
+            StoreDatabase::Postgres(_) => Self::postgres(&Postgres::or_skip("consumer_rates").expect("it is there")),
         }
     }
 
@@ -85,59 +78,23 @@ impl Place {
     }
 
     fn retire(&self, retention: Retention) -> Maintained {
-        self.url
+        self.database
+            .url()
             .maintenance(&store_options("retention"))
             .run(&retention, Some(self.now), Duration::from_secs(60))
             .unwrap()
     }
 
     fn ask(&self, sql: &str) -> String {
-        self.rows(sql).join(" ")
+        self.database.ask(sql)
     }
 
-    /// Returns rows as text, sorted, with commas between columns. Bytes are in hexadecimal.
     fn rows(&self, sql: &str) -> Vec<String> {
-        let mut rows: Vec<String> = match &self.look {
-            Look::Postgres(database) => {
-                let answer = database.client().simple_query(sql).unwrap();
-                let rows = answer.into_iter().filter_map(|message| match message {
-                    ::postgres::SimpleQueryMessage::Row(row) => Some(row),
-                    _ => None,
-                });
-                rows.map(|row| {
-                    let texts: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or("")).collect();
-                    texts.join(",").replace("\\x", "")
-                })
-                .collect()
-            }
-            Look::Sqlite(directory) => {
-                let connection = rusqlite::Connection::open(directory.path().join("h.db")).unwrap();
-                let mut statement = connection.prepare(sql).unwrap();
-                let columns = statement.column_count();
-                let rows = statement.query_map([], |row| {
-                    use rusqlite::types::ValueRef;
-                    let texts = (0..columns).map(|column| match row.get_ref(column).unwrap() {
-                        ValueRef::Null => String::new(),
-                        ValueRef::Integer(number) => number.to_string(),
-                        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-                        other => other.as_str().unwrap().to_owned(),
-                    });
-                    Ok(texts.collect::<Vec<_>>().join(","))
-                });
-                rows.unwrap().map(Result::unwrap).collect()
-            }
-        };
-        rows.sort();
-        rows
+        self.database.rows(sql)
     }
 
     fn run(&self, sql: &str) {
-        match &self.look {
-            Look::Postgres(database) => database.client().batch_execute(sql).unwrap(),
-            Look::Sqlite(directory) => {
-                rusqlite::Connection::open(directory.path().join("h.db")).unwrap().execute_batch(sql).unwrap();
-            }
-        }
+        self.database.run(sql);
     }
 
     /// Returns hours or days by agent, link, direction and beginning.
@@ -164,13 +121,13 @@ fn summaries(rows: &[String]) -> BTreeMap<String, Summary> {
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
-            $(#[test] fn $name() { super::$name(&mut super::Place::sqlite()); })*
+            $(#[test] fn $name() { super::$name(&mut super::RatesFixture::sqlite()); })*
         }
         mod postgres {
             $(#[test] fn $name() {
                 let test = concat!("consumer_rates::postgres::", stringify!($name));
                 let Some(postgres) = crate::support::consumer::Postgres::or_skip(test) else { return };
-                super::$name(&mut super::Place::postgres(&postgres));
+                super::$name(&mut super::RatesFixture::postgres(&postgres));
             })*
         }
     };
@@ -218,81 +175,85 @@ fn window_since(first: DateTime<Utc>, agent: &str, seq: u64) -> Event {
     rates_since(first, agent, seq, links.collect())
 }
 
-fn a_message_is_a_row_for_each_link_and_direction(place: &mut Place) {
+fn a_message_is_a_row_for_each_link_and_direction(fixture: &mut RatesFixture) {
     let silent = link_rates("eth1", Direction::Tx, &[]);
-    assert_eq!(place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000, 16_000_000]), silent])]).inserted, 1);
+    assert_eq!(fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000, 16_000_000]), silent])]).inserted, 1);
     assert_eq!(
-        place.ask(
+        fixture.ask(
             "SELECT agent, seq, interface, direction, window_ms, bytes, packets, errors, drops, measured_s, min_bps, mean_bps, max_bps, \
              speed_bps, kafka_topic, kafka_offset, CASE WHEN has_histogram THEN 1 ELSE 0 END FROM rates"
         ),
         "gw,1,eth0,rx,300000,3000000,2,0,,2,8000000,12000000,16000000,1000000000,rates,0,1 \
          gw,1,eth1,tx,300000,0,0,0,,0,,,,1000000000,rates,0,0"
     );
-    assert_eq!(place.ask("SELECT seq, interface FROM window_histograms"), "1,eth0");
-    assert_eq!(place.ask("SELECT counted, first_seq, last_seq FROM agent_sequences"), "rates,1,1");
-    assert!(place.ask("SELECT over FROM rates WHERE interface = 'eth0'").contains("wan-down"));
-    place.derive();
-    let hours = place.summaries("hour");
+    assert_eq!(fixture.ask("SELECT seq, interface FROM window_histograms"), "1,eth0");
+    assert_eq!(fixture.ask("SELECT counted, first_seq, last_seq FROM agent_sequences"), "rates,1,1");
+    assert!(fixture.ask("SELECT over FROM rates WHERE interface = 'eth0'").contains("wan-down"));
+    fixture.derive();
+    let hours = fixture.summaries("hour");
     let keys: Vec<&str> = hours.keys().map(String::as_str).collect();
     assert_eq!(keys, ["gw eth0 rx 2026-11-20 12", "gw eth1 tx 2026-11-20 12"]);
     assert!(hours[keys[0]].0.starts_with("1,0,3000000,2,2,0,8000000,12000000,16000000,"), "{hours:?}");
     assert_eq!(hours[keys[0]].1.iter().map(|bin| bin.count).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(hours[keys[1]], ("1,0,0,0,0,0,,,,,,".to_owned(), Vec::new()));
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");
 }
 
-fn notes_of_an_hour_go_together_however_many_wait(place: &mut Place) {
-    place.store_events([&window("m", 1)]);
+fn notes_of_an_hour_go_together_however_many_wait(fixture: &mut RatesFixture) {
+    fixture.store_events([&window("m", 1)]);
     // More than a transaction reads, of agents without windows.
-    place.run(
+    fixture.run(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
          INSERT INTO touched_hours (agent, starts_at) SELECT 'gw-' || (i % 900), '2026-11-20T12:00:00.000000Z' FROM n",
     );
-    place.store_events([&window("m", 2)]);
-    while place.histograms.derive(place.now).unwrap().hours == 0 {}
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours WHERE agent = 'm'"), "0", "both notes went with the hour");
-    // One that lies before the place where the derivation goes on is found too.
-    place.store_events([&window("a", 1)]);
-    place.derive();
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    fixture.store_events([&window("m", 2)]);
+    while fixture.histograms.derive(fixture.now).unwrap().hours == 0 {}
+    assert_eq!(
+        fixture.ask("SELECT count(*) FROM touched_hours WHERE agent = 'm'"),
+        "0",
+        "both notes went with the hour"
+    );
+    // One that lies before the fixture where the derivation goes on is found too.
+    fixture.store_events([&window("a", 1)]);
+    fixture.derive();
+    assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");
     let windows =
         "SELECT agent, windows FROM histograms WHERE span = 'hour' AND interface = 'eth0' AND direction = 'rx'";
-    assert_eq!(place.ask(windows), "a,1 m,2");
+    assert_eq!(fixture.ask(windows), "a,1 m,2");
 }
 
-fn copies_are_no_rows_and_leave_no_notes(place: &mut Place) {
+fn copies_are_no_rows_and_leave_no_notes(fixture: &mut RatesFixture) {
     let messages: Vec<Event> = (1..=20).map(|seq| window("gw", seq)).collect();
-    assert_eq!(place.store_events(&messages).inserted, 20);
-    place.derive();
-    let before = place.ask("SELECT span, starts_at, version FROM histograms");
-    assert_eq!(place.store_events(&messages).inserted, 0);
-    assert_eq!(place.ask("SELECT count(*), count(DISTINCT seq) FROM rates"), "80,20");
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
-    place.derive();
-    assert_eq!(place.ask("SELECT span, starts_at, version FROM histograms"), before);
+    assert_eq!(fixture.store_events(&messages).inserted, 20);
+    fixture.derive();
+    let before = fixture.ask("SELECT span, starts_at, version FROM histograms");
+    assert_eq!(fixture.store_events(&messages).inserted, 0);
+    assert_eq!(fixture.ask("SELECT count(*), count(DISTINCT seq) FROM rates"), "80,20");
+    assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");
+    fixture.derive();
+    assert_eq!(fixture.ask("SELECT span, starts_at, version FROM histograms"), before);
 }
 
 /// Compares with a merge of what the messages say, and with a day that was stored and derived in one go.
-fn hours_and_days_are_the_same_whatever_came_when_and_how_often(place: &mut Place) {
+fn hours_and_days_are_the_same_whatever_came_when_and_how_often(fixture: &mut RatesFixture) {
     let agents = ["gw-1", "gw-2", "gw-3"];
     let messages: Vec<Event> = agents.iter().flat_map(|agent| (1..=30).map(|seq| window(agent, seq))).collect();
     let mut sent: Vec<&Event> =
         messages.iter().chain(messages.iter().step_by(3)).chain(messages.iter().rev().step_by(5)).collect();
     fastrand::shuffle(&mut sent);
     for (round, some) in sent.chunks(17).enumerate() {
-        place.store_events(some.iter().copied());
+        fixture.store_events(some.iter().copied());
         if round % 2 == 0 {
-            place.derive();
+            fixture.derive();
         }
     }
-    place.derive();
-    let (hours, days) = (place.summaries("hour"), place.summaries("day"));
+    fixture.derive();
+    let (hours, days) = (fixture.summaries("hour"), fixture.summaries("day"));
     assert_eq!((hours.len(), days.len()), (3 * 4 * 3, 3 * 4));
     for (key, bins) in expected(&messages) {
         assert_eq!(hours[&key].1, bins, "{key}");
     }
-    let mut once = place.empty();
+    let mut once = fixture.empty();
     once.store_events(&messages);
     once.derive();
     assert_eq!(once.summaries("hour"), hours);
@@ -323,37 +284,37 @@ fn expected(messages: &[Event]) -> BTreeMap<String, Vec<Bin>> {
     merged.into_iter().map(|(key, histogram)| (key, histogram.bins().collect())).collect()
 }
 
-fn a_late_window_is_stored_as_numbers_and_counted(place: &mut Place) {
-    place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
-    place.derive();
-    let before = place.summaries("hour").into_values().next().unwrap();
-    place.now += TimeDelta::days(40);
-    let applied = place.store_events([&rates("gw", 2, vec![rx("eth0", &[80_000_000; 10])])]);
+fn a_late_window_is_stored_as_numbers_and_counted(fixture: &mut RatesFixture) {
+    fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
+    fixture.derive();
+    let before = fixture.summaries("hour").into_values().next().unwrap();
+    fixture.now += TimeDelta::days(40);
+    let applied = fixture.store_events([&rates("gw", 2, vec![rx("eth0", &[80_000_000; 10])])]);
     assert_eq!((applied.inserted, applied.without_histograms), (1, 1));
-    assert_eq!(place.ask("SELECT seq, CASE WHEN has_histogram THEN 1 ELSE 0 END FROM rates"), "1,1 2,0");
-    assert_eq!(place.ask("SELECT seq FROM window_histograms"), "1");
+    assert_eq!(fixture.ask("SELECT seq, CASE WHEN has_histogram THEN 1 ELSE 0 END FROM rates"), "1,1 2,0");
+    assert_eq!(fixture.ask("SELECT seq FROM window_histograms"), "1");
     // Retention has taken the histogram of the first window meanwhile.
-    place.run("DELETE FROM window_histograms");
-    place.derive();
-    let (numbers, bins) = place.summaries("hour").into_values().next().unwrap();
+    fixture.run("DELETE FROM window_histograms");
+    fixture.derive();
+    let (numbers, bins) = fixture.summaries("hour").into_values().next().unwrap();
     assert!(numbers.starts_with("2,1,110000000,20,20,0,8000000,44000000,80000000,"), "{numbers}");
     assert_eq!(bins, before.1);
-    assert!(place.summaries("day").into_values().next().unwrap().0.starts_with("2,1,110000000,"));
+    assert!(fixture.summaries("day").into_values().next().unwrap().0.starts_with("2,1,110000000,"));
 }
 
-fn a_window_ahead_of_its_time_is_kept_out_of_the_hours(place: &mut Place) {
-    place.now = noon() - TimeDelta::days(3);
-    let applied = place.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000])])]);
+fn a_window_ahead_of_its_time_is_kept_out_of_the_hours(fixture: &mut RatesFixture) {
+    fixture.now = noon() - TimeDelta::days(3);
+    let applied = fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000])])]);
     assert_eq!((applied.inserted, applied.without_histograms, applied.rejected.len()), (1, 1, 0));
-    assert_eq!(place.ask("SELECT count(*) FROM rates"), "1");
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    assert_eq!(fixture.ask("SELECT count(*) FROM rates"), "1");
+    assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");
     // A few minutes ahead are nothing.
-    place.now = noon();
-    place.store_events([&rates("gw", 2, vec![rx("eth0", &[1_000_000])])]);
-    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "1");
+    fixture.now = noon();
+    fixture.store_events([&rates("gw", 2, vec![rx("eth0", &[1_000_000])])]);
+    assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "1");
 }
 
-fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
+fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(fixture: &mut RatesFixture) {
     let with = |seq, change: fn(&mut LinkRates)| {
         let mut link = rx("eth1", &[1_000_000; 3]);
         change(&mut link);
@@ -369,23 +330,23 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
         window.started_at = long.stamp.observed_at - TimeDelta::milliseconds(window.duration_ms as i64);
     }
     // By the database itself, the second of two links.
-    place.run(match place.look {
-        Look::Sqlite(_) => {
+    fixture.run(match fixture.database {
+        StoreDatabase::Sqlite(_) => {
             "CREATE TRIGGER no BEFORE INSERT ON rates WHEN NEW.interface = 'eth9' BEGIN SELECT RAISE(ABORT, 'no'); END"
         }
-        Look::Postgres(_) => "ALTER TABLE rates ADD CONSTRAINT no CHECK (interface <> 'eth9')",
+        StoreDatabase::Postgres(_) => "ALTER TABLE rates ADD CONSTRAINT no CHECK (interface <> 'eth9')",
     });
     let refused = with(8, |link| link.interface = "eth9".into());
     let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ()), huge, refused];
-    let applied = place.store(&payloads);
+    let applied = fixture.store(&payloads);
     assert_eq!((applied.inserted, applied.rejected.len()), (2, 6), "{:?}", applied.rejected);
-    assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 6,2");
-    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4 6 7");
-    let long = place.ask("SELECT error FROM dead_letters WHERE kafka_offset = 4");
+    assert_eq!(fixture.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 6,2");
+    assert_eq!(fixture.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4 6 7");
+    let long = fixture.ask("SELECT error FROM dead_letters WHERE kafka_offset = 4");
     assert!(long.contains("`duration_ms`: 30000000 is not one of 1 to 3600000"), "{long}");
-    let huge = place.ask("SELECT error FROM dead_letters WHERE kafka_offset = 6");
+    let huge = fixture.ask("SELECT error FROM dead_letters WHERE kafka_offset = 6");
     assert!(huge.contains("claims 1 values and 9223372036854775807 seconds"), "{huge}");
-    assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "4");
+    assert_eq!(fixture.ask("SELECT count(*) FROM window_histograms"), "4");
     // None of them can be stored later either; one that could be is.
     let retried = |offset: usize, payload: &[u8]| RetriedRecord {
         partition: 0,
@@ -393,100 +354,112 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
         record: Record::new(offset as i64, Some(7), None, Some(payload)),
     };
     let records = [retried(1, &payloads[1]), retried(4, &payloads[4]), retried(7, &payloads[7])];
-    let summary = place.store.retry(&topic_id("rates"), &records, place.now).unwrap();
+    let summary = fixture.store.retry(&topic_id("rates"), &records, fixture.now).unwrap();
     assert!(summary.outcomes.iter().all(|outcome| matches!(outcome, RetryOutcome::Stays(_))), "{summary:?}");
-    let summary = place.store.retry(&topic_id("rates"), &[retried(2, &with(3, |_| ()))], place.now).unwrap();
+    let summary = fixture.store.retry(&topic_id("rates"), &[retried(2, &with(3, |_| ()))], fixture.now).unwrap();
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
-    assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 3,2 6,2");
+    assert_eq!(fixture.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 3,2 6,2");
 }
 
-fn an_hour_is_handed_out_until_kafka_has_it_as_it_is(place: &mut Place) {
-    place.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000; 5]), rx("eth1", &[1_000_000; 5])])]);
-    place.derive();
-    let published = |place: &mut Place| {
-        let hours = place.histograms.unpublished(None).unwrap();
+fn an_hour_is_handed_out_until_kafka_has_it_as_it_is(fixture: &mut RatesFixture) {
+    fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000; 5]), rx("eth1", &[1_000_000; 5])])]);
+    fixture.derive();
+    let published = |fixture: &mut RatesFixture| {
+        let hours = fixture.histograms.unpublished(None).unwrap();
         hours.iter().map(|hour| (hour.key.clone(), hour.version)).collect::<Vec<_>>()
     };
-    let first = published(place);
+    let first = published(fixture);
     assert_eq!(first.len(), 2);
-    assert_eq!(place.histograms.unpublished(Some(&first[0].0)).unwrap().len(), 1, "from the one after it");
-    place.histograms.acknowledge(&first[..1], place.now).unwrap();
-    assert_eq!(published(place), first[1..]);
-    place.histograms.acknowledge(&first, place.now).unwrap();
-    assert_eq!(published(place), []);
-    assert_eq!(place.ask("SELECT count(*) FROM histograms WHERE published_version = version"), "2");
+    assert_eq!(fixture.histograms.unpublished(Some(&first[0].0)).unwrap().len(), 1, "from the one after it");
+    fixture.histograms.acknowledge(&first[..1], fixture.now).unwrap();
+    assert_eq!(published(fixture), first[1..]);
+    fixture.histograms.acknowledge(&first, fixture.now).unwrap();
+    assert_eq!(published(fixture), []);
+    assert_eq!(fixture.ask("SELECT count(*) FROM histograms WHERE published_version = version"), "2");
     // The clock was set back, and the version rises all the same.
-    place.now -= TimeDelta::hours(1);
-    place.store_events([&rates("gw", 2, vec![rx("eth0", &[2_000_000; 5])])]);
-    place.derive();
-    let second = published(place);
+    fixture.now -= TimeDelta::hours(1);
+    fixture.store_events([&rates("gw", 2, vec![rx("eth0", &[2_000_000; 5])])]);
+    fixture.derive();
+    let second = published(fixture);
     assert!(second.len() == 1 && second[0].0 == first[0].0 && second[0].1 > first[0].1, "{second:?}");
-    place.histograms.acknowledge(&second, place.now).unwrap();
-    assert_eq!(published(place), []);
+    fixture.histograms.acknowledge(&second, fixture.now).unwrap();
+    assert_eq!(published(fixture), []);
     // A consumer that was stopped wakes, and Kafka gets the older one after the newer: the newer is to follow.
-    place.histograms.acknowledge(&first[..1], place.now).unwrap();
-    assert_eq!(published(place), second);
+    fixture.histograms.acknowledge(&first[..1], fixture.now).unwrap();
+    assert_eq!(published(fixture), second);
     let series = TrafficSeries { agent: "gone".into(), interface: "eth0".into(), direction: "rx".into() };
-    place.histograms.acknowledge(&[(HourKey { series, starts_at: noon() }, 1)], place.now).unwrap();
-    assert_eq!(published(place), second, "retention has taken that one");
+    fixture.histograms.acknowledge(&[(HourKey { series, starts_at: noon() }, 1)], fixture.now).unwrap();
+    assert_eq!(published(fixture), second, "retention has taken that one");
 }
 
 fn stopped() -> Body {
     Body::AgentStopped(Lifecycle { version: "2".into(), reason: None, detail: None })
 }
 
-fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(place: &mut Place) {
-    let agents = |place: &Place| place.ask("SELECT agent, version, state FROM agents");
-    let breaches = |place: &Place| place.ask("SELECT agent, state FROM breaches");
-    place.now = Utc::now();
-    place.store_events([&event("gw", 1, started()), &updated("gw", 2), &updated("other", 1)]);
-    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
-    place.store_events([&event("gw", 3, stopped())]);
+fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(fixture: &mut RatesFixture) {
+    let agents = |fixture: &RatesFixture| fixture.ask("SELECT agent, version, state FROM agents");
+    let breaches = |fixture: &RatesFixture| fixture.ask("SELECT agent, state FROM breaches");
+    fixture.now = Utc::now();
+    fixture.store_events([&event("gw", 1, started()), &updated("gw", 2), &updated("other", 1)]);
     assert_eq!(
-        (agents(place), breaches(place)),
+        (agents(fixture), breaches(fixture)),
+        ("gw,1,running other,,running".into(), "gw,open other,open".into())
+    );
+    fixture.store_events([&event("gw", 3, stopped())]);
+    assert_eq!(
+        (agents(fixture), breaches(fixture)),
         ("gw,2,stopped other,,running".into(), "gw,unknown other,open".into())
     );
-    assert_eq!(place.ask("SELECT agent FROM open_breaches"), "other");
+    assert_eq!(fixture.ask("SELECT agent FROM open_breaches"), "other");
     // A start that was sent before is no start after it, and a window of before says nothing.
-    place.store_events([&rates("gw", 1, Vec::new())]);
+    fixture.store_events([&rates("gw", 1, Vec::new())]);
     let mut before = rates("gw", 2, vec![rx("eth0", &[1])]);
     before.stamp.observed_at = noon() + TimeDelta::seconds(2);
     if let Body::Rates(window) = &mut before.body {
         window.started_at = noon() + TimeDelta::seconds(1);
         window.duration_ms = 1_000;
     }
-    let mut other = place.empty();
+    let mut other = fixture.empty();
     other.store_events([&event("gw", 3, stopped()), &event("gw", 1, started()), &before]);
     assert_eq!(agents(&other), "gw,2,stopped");
     assert!(other.ask("SELECT last_started_at FROM agents").starts_with("2026-11-20"));
     // A window of later says that it runs, although its start never came.
-    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
+    assert_eq!(
+        (agents(fixture), breaches(fixture)),
+        ("gw,1,running other,,running".into(), "gw,open other,open".into())
+    );
     // Silent for longer than an hour.
-    place.run("UPDATE agent_sequences SET last_stored_at = '2020-01-01T00:00:00.000000Z' WHERE agent = 'other'");
-    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,silent".into(), "gw,open other,unknown".into()));
-    assert_eq!(place.ask("SELECT agent FROM open_breaches"), "gw");
+    fixture.run("UPDATE agent_sequences SET last_stored_at = '2020-01-01T00:00:00.000000Z' WHERE agent = 'other'");
+    assert_eq!(
+        (agents(fixture), breaches(fixture)),
+        ("gw,1,running other,,silent".into(), "gw,open other,unknown".into())
+    );
+    assert_eq!(fixture.ask("SELECT agent FROM open_breaches"), "gw");
     // What is silent is configured: the views follow what the consumer was started with.
     let far = Duration::from_secs(400_000 * 3_600);
-    let mut store = place.url.open(&StoreOptions { silent_after: far, ..store_options("again") });
+    let mut store = fixture.database.url().open(&StoreOptions { silent_after: far, ..store_options("again") });
     store.checkpoints(&topic_id("rates")).unwrap();
-    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
+    assert_eq!(
+        (agents(fixture), breaches(fixture)),
+        ("gw,1,running other,,running".into(), "gw,open other,open".into())
+    );
 }
 
-fn what_is_missing_of_an_agent_is_in_its_row(place: &mut Place) {
-    place.now = Utc::now();
-    place.store_events([&event("gw", 10, loss(3, 7)), &event("gw", 1, started()), &event("ok", 1, started())]);
-    assert_eq!(place.ask("SELECT agent, missing_events FROM agents"), "gw,5 ok,0");
+fn what_is_missing_of_an_agent_is_in_its_row(fixture: &mut RatesFixture) {
+    fixture.now = Utc::now();
+    fixture.store_events([&event("gw", 10, loss(3, 7)), &event("gw", 1, started()), &event("ok", 1, started())]);
+    assert_eq!(fixture.ask("SELECT agent, missing_events FROM agents"), "gw,5 ok,0");
     // What is missing without a word shows five minutes later.
-    place.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
-    place.run("UPDATE losses SET stored_at = '2026-01-01T00:00:00.000000Z'");
-    assert_eq!(place.ask("SELECT agent, missing_events FROM agents"), "gw,8 ok,0");
-    assert_eq!(place.ask("SELECT epoch FROM agents WHERE agent = 'gw'"), "0000000000005f0c");
+    fixture.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
+    fixture.run("UPDATE losses SET stored_at = '2026-01-01T00:00:00.000000Z'");
+    assert_eq!(fixture.ask("SELECT agent, missing_events FROM agents"), "gw,8 ok,0");
+    assert_eq!(fixture.ask("SELECT epoch FROM agents WHERE agent = 'gw'"), "0000000000005f0c");
 }
 
-fn the_state_of_an_agents_clock_is_its_last_word_on_it(place: &mut Place) {
-    place.now = Utc::now();
-    let synced = |place: &Place| {
-        place.ask(
+fn the_state_of_an_agents_clock_is_its_last_word_on_it(fixture: &mut RatesFixture) {
+    fixture.now = Utc::now();
+    let synced = |fixture: &RatesFixture| {
+        fixture.ask(
             "SELECT CASE WHEN clock_synced THEN 'yes' WHEN NOT clock_synced THEN 'no' ELSE 'unknown' END FROM agents",
         )
     };
@@ -506,68 +479,68 @@ fn the_state_of_an_agents_clock_is_its_last_word_on_it(place: &mut Place) {
         if let Body::AgentStarted(lifecycle) = heartbeat.body {
             heartbeat.body = Body::Heartbeat(lifecycle);
         }
-        place.store_events([&heartbeat]);
-        assert_eq!(synced(place), said, "{seq}");
+        fixture.store_events([&heartbeat]);
+        assert_eq!(synced(fixture), said, "{seq}");
     }
     // A window of rates says it too, and one of before says nothing new.
     let mut window = rates("gw", 3, vec![rx("eth0", &[1])]);
     window.stamp.clock_synced = Some(false);
-    place.store_events([&window]);
-    assert_eq!(synced(place), "no");
+    fixture.store_events([&window]);
+    assert_eq!(synced(fixture), "no");
     let mut before = event("gw", seq + 1, started());
     before.stamp.clock_synced = Some(true);
-    place.store_events([&before]);
-    assert_eq!(synced(place), "no");
+    fixture.store_events([&before]);
+    assert_eq!(synced(fixture), "no");
 }
 
 /// Agents whose clocks are years behind or ahead are heard of when their messages are stored, and silent when none are.
-fn an_agent_is_heard_of_by_the_clock_that_hears(place: &mut Place) {
-    place.now = Utc::now();
+fn an_agent_is_heard_of_by_the_clock_that_hears(fixture: &mut RatesFixture) {
+    fixture.now = Utc::now();
     let at = |agent: &str, seq: u64, years: i64| {
         let mut updated = updated(agent, seq);
         updated.stamp.observed_at += TimeDelta::days(365 * years);
         updated
     };
-    place.store_events([&at("ahead", 1, 20), &at("behind", 1, -6)]);
+    fixture.store_events([&at("ahead", 1, 20), &at("behind", 1, -6)]);
     let states = "SELECT agent, state FROM agents";
-    assert_eq!(place.ask(states), "ahead,running behind,running");
-    assert_eq!(place.ask("SELECT agent, state FROM breaches"), "ahead,open behind,open");
-    place.run("UPDATE agent_sequences SET last_stored_at = '2026-01-01T00:00:00.000000Z'");
-    assert_eq!(place.ask(states), "ahead,silent behind,silent");
-    assert_eq!(place.ask("SELECT agent, state FROM breaches"), "ahead,unknown behind,unknown");
+    assert_eq!(fixture.ask(states), "ahead,running behind,running");
+    assert_eq!(fixture.ask("SELECT agent, state FROM breaches"), "ahead,open behind,open");
+    fixture.run("UPDATE agent_sequences SET last_stored_at = '2026-01-01T00:00:00.000000Z'");
+    assert_eq!(fixture.ask(states), "ahead,silent behind,silent");
+    assert_eq!(fixture.ask("SELECT agent, state FROM breaches"), "ahead,unknown behind,unknown");
 }
 
-fn windows_go_before_the_hours_that_were_made_of_them(place: &mut Place) {
-    place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
-    place.derive();
-    let hours = place.summaries("hour");
-    place.now = noon() + TimeDelta::days(46);
-    place.retire(Retention::default());
-    assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "0");
-    assert_eq!(place.ask("SELECT count(*) FROM rates"), "1");
+fn windows_go_before_the_hours_that_were_made_of_them(fixture: &mut RatesFixture) {
+    fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
+    fixture.derive();
+    let hours = fixture.summaries("hour");
+    fixture.now = noon() + TimeDelta::days(46);
+    fixture.retire(Retention::default());
+    assert_eq!(fixture.ask("SELECT count(*) FROM window_histograms"), "0");
+    assert_eq!(fixture.ask("SELECT count(*) FROM rates"), "1");
     // Rates go once both the window and the row are so old.
-    place.now = Utc::now() + TimeDelta::days(110);
-    place.retire(Retention::default());
-    assert_eq!(place.ask("SELECT count(*) FROM rates"), "0");
-    assert_eq!(place.summaries("hour"), hours);
+    fixture.now = Utc::now() + TimeDelta::days(110);
+    fixture.retire(Retention::default());
+    assert_eq!(fixture.ask("SELECT count(*) FROM rates"), "0");
+    assert_eq!(fixture.summaries("hour"), hours);
     // A note of an hour whose windows are gone changes nothing.
-    place.run("INSERT INTO touched_hours (agent, starts_at) VALUES ('gw', '2026-11-20T12:00:00.000000Z')");
-    place.derive();
-    assert_eq!((place.summaries("hour"), place.ask("SELECT count(*) FROM touched_hours")), (hours, "0".into()));
-    place.now = Utc::now() + TimeDelta::days(410);
-    place.retire(Retention::default());
-    assert_eq!(place.ask("SELECT count(*) FROM histograms"), "0");
-    assert_eq!(place.ask("SELECT count(*) FROM unpublished_hours"), "0");
+    fixture.run("INSERT INTO touched_hours (agent, starts_at) VALUES ('gw', '2026-11-20T12:00:00.000000Z')");
+    fixture.derive();
+    assert_eq!((fixture.summaries("hour"), fixture.ask("SELECT count(*) FROM touched_hours")), (hours, "0".into()));
+    fixture.now = Utc::now() + TimeDelta::days(410);
+    fixture.retire(Retention::default());
+    assert_eq!(fixture.ask("SELECT count(*) FROM histograms"), "0");
+    assert_eq!(fixture.ask("SELECT count(*) FROM unpublished_hours"), "0");
 }
 
-fn no_question_about_agents_reads_their_messages(place: &mut Place) {
-    place.store_events([&event("gw", 1, started()), &window("gw", 1)]);
-    let explain = match &place.look {
-        Look::Sqlite(_) => "EXPLAIN QUERY PLAN",
-        Look::Postgres(_) => "EXPLAIN (COSTS OFF)",
+fn no_question_about_agents_reads_their_messages(fixture: &mut RatesFixture) {
+    fixture.store_events([&event("gw", 1, started()), &window("gw", 1)]);
+    let explain = match &fixture.database {
+        StoreDatabase::Sqlite(_) => "EXPLAIN QUERY PLAN",
+        StoreDatabase::Postgres(_) => "EXPLAIN (COSTS OFF)",
     };
     for sql in ["SELECT * FROM agents", "SELECT * FROM agents WHERE agent = 'gw'"] {
-        let plan = place.rows(&format!("{explain} {sql}")).join("\n");
+        let plan = fixture.rows(&format!("{explain} {sql}")).join("\n");
         assert!(plan.contains("agent_sequences"), "{plan}");
         for table in
             ["on events", "on rates", "SCAN events", "SCAN rates", "index_events", "index_rates", "observed_at"]
@@ -618,19 +591,19 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     database.until("SELECT count(*) FROM touched_hours", "(0)");
     database.until("SELECT count(*) FROM unpublished_hours", "(0)");
     assert_eq!(database.ask("SELECT count(*), count(DISTINCT (agent, seq)) FROM rates"), "(1920,480)");
-    let place = Place::from_start(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database));
-    let hours = place.summaries("hour");
+    let fixture = RatesFixture::from_start(StoreDatabase::Postgres(database));
+    let hours = fixture.summaries("hour");
     let expected = expected(&messages);
     assert_eq!(hours.len(), expected.len());
     for (key, bins) in &expected {
         assert_eq!(&hours[key].1, bins, "{key}");
     }
-    let mut once = place.empty();
+    let mut once = fixture.empty();
     once.now = Utc::now();
     once.store_events(&messages);
     once.derive();
     assert_eq!(once.summaries("hour"), hours);
-    assert_eq!(once.summaries("day"), place.summaries("day"));
+    assert_eq!(once.summaries("day"), fixture.summaries("day"));
     // The last message of each hour is what the database has, and no version is below one before it.
     let mut last: BTreeMap<String, (i64, u64)> = BTreeMap::new();
     for line in kafka.read(&published, "%k\t%s\n") {
@@ -651,6 +624,54 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     let counts: BTreeMap<String, u64> =
         expected.into_iter().map(|(key, bins)| (key, bins.iter().map(|bin| bin.count).sum())).collect();
     assert_eq!(told, counts);
+}
+
+/// One consumer reads the agents' events, another their rates, each in an order of its own, while hours are made: all of them write
+/// the agents' rows, or what is of the agents.
+#[test]
+fn consumers_of_events_and_of_rates_never_wait_for_each_other_in_a_circle() {
+    let test = "consumer_rates::consumers_of_events_and_of_rates_never_wait_for_each_other_in_a_circle";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut fixture = RatesFixture::postgres(&postgres);
+    let (agents, rounds, now) = (500, 8, fixture.now);
+    insert_checkpoint(&mut *fixture.store, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap();
+    let url = fixture.database.url();
+    let apply = |topic: &str, message: fn(&str, u64) -> Event| {
+        let mut store = url.open(&store_options(topic));
+        for round in 0..rounds {
+            let mut order: Vec<u64> = (0..agents).collect();
+            fastrand::shuffle(&mut order);
+            let mut batch = Batch::new(&topic_id(topic));
+            let from = (round * agents) as i64;
+            for (offset, agent) in (from..).zip(order) {
+                let payload = wire::to_json(&message(&format!("gw-{agent}"), round + 1));
+                batch.push(0, Record::new(offset, None, None, Some(&payload)), || (0, from));
+            }
+            let applied = store.apply(&batch, now).expect("nobody is in its way");
+            assert_eq!(applied.rejected, vec![]);
+        }
+    };
+    let heard = |agent: &str, seq| {
+        let mut event = event(agent, seq, started());
+        event.stamp.observed_at = noon() + TimeDelta::seconds(seq as i64);
+        event
+    };
+    std::thread::scope(|scope| {
+        let both = [scope.spawn(|| apply("events", heard)), scope.spawn(|| apply("rates", window))];
+        while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            fixture.histograms.derive(now).expect("nobody is in its way");
+        }
+    });
+    fixture.derive();
+    let all = agents * rounds;
+    assert_eq!(fixture.ask("SELECT count(*) FROM events"), all.to_string());
+    assert_eq!(fixture.ask("SELECT count(*), count(DISTINCT (agent, seq)) FROM rates"), format!("{},{all}", all * 4));
+    assert_eq!(fixture.ask("SELECT count(*), count(DISTINCT observed_at) FROM agent_state"), format!("{agents},1"));
+    assert_eq!(fixture.ask("SELECT count(*) FROM missing_events"), "0");
+    // Counted when a session ends.
+    drop((fixture.store, fixture.histograms));
+    let waits = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(fixture.database.ask(waits), "0");
 }
 
 #[test]

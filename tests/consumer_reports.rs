@@ -5,7 +5,7 @@ use highwater::message::histogram::RateHistogram;
 use highwater::message::{Body, Reason, Severity};
 use serde_json::{Value, json};
 
-use crate::consumer_commands::{Stage, fields, on_both};
+use crate::consumer_commands::{CommandFixture, fields, on_both};
 use crate::support::events::{breach, event, loss, noon, started, updated, utc};
 
 on_both!("consumer_reports":
@@ -21,16 +21,16 @@ on_both!("consumer_reports":
     nothing_stored_is_an_empty_answer,
 );
 
-fn events_are_those_that_are_asked_for(mut stage: Stage) {
+fn events_are_those_that_are_asked_for(mut fixture: CommandFixture) {
     let mut raised = breach("b2", 9);
     (raised.severity, raised.limit_name, raised.interface) = (Severity::Critical, "lan".into(), "eth1".into());
-    stage.store_events(&[
+    fixture.store_events(&[
         event("gw", 1, started()),
         updated("gw", 2),
         event("gw", 3, loss(7, 9)),
         event("gw-2", 4, Body::BreachRaised(raised)),
     ]);
-    let (code, rows) = stage.rows(&["events"]);
+    let (code, rows) = fixture.rows(&["events"]);
     assert_eq!(code, 0);
     assert_eq!(
         fields(&rows, &["agent", "seq", "kind", "interface"]),
@@ -55,26 +55,26 @@ fn events_are_those_that_are_asked_for(mut stage: Stage) {
         (&["-n", "2"], &["3", "4"]),
         (&["-n", "1", "--agent", "gw"], &["3"]),
     ] {
-        let (code, rows) = stage.rows(&[&["events"], arguments].concat());
+        let (code, rows) = fixture.rows(&[&["events"], arguments].concat());
         assert_eq!(
             (code, fields(&rows, &["seq"])),
             (0, seqs.iter().map(|seq| (*seq).to_owned()).collect()),
             "{arguments:?}"
         );
     }
-    let (_, table, _) = stage.output(&["events", "-n", "1"]);
+    let (_, table, _) = fixture.output(&["events", "-n", "1"]);
     assert!(table.contains("80.0 Mbit/s") && table.contains("critical") && !table.contains("kafka"), "{table}");
 }
 
-fn breaches_are_those_that_are_asked_for(mut stage: Stage) {
+fn breaches_are_those_that_are_asked_for(mut fixture: CommandFixture) {
     let mut cleared = breach("b2", 9);
     (cleared.severity, cleared.limit_name) = (Severity::Critical, "lan".into());
     cleared.raised_at = noon() + TimeDelta::seconds(60);
     cleared.reason = Some(Reason::Below);
     let again = [2, 5].map(|seq| updated("gw", seq));
-    stage.store_events(&again);
-    stage.store_events(&[event("gw", 6, Body::BreachCleared(cleared))]);
-    let (code, rows) = stage.rows(&["breaches"]);
+    fixture.store_events(&again);
+    fixture.store_events(&[event("gw", 6, Body::BreachCleared(cleared))]);
+    let (code, rows) = fixture.rows(&["breaches"]);
     assert_eq!(code, 0);
     let shown = fields(&rows, &["breach_id", "state", "severity", "excess_bytes", "reason", "cleared_at"]);
     assert_eq!(shown, ["b1 open warning 625 null null", "b2 cleared critical 1125 below 2026-11-20T12:00:06.000000Z"]);
@@ -88,15 +88,15 @@ fn breaches_are_those_that_are_asked_for(mut stage: Stage) {
         (&["--since", "2026-11-20T12:00:30Z"], &["b2"]),
         (&["--until", "2026-11-20T12:00:30Z"], &["b1"]),
     ] {
-        let (_, rows) = stage.rows(&[&["breaches"], arguments].concat());
+        let (_, rows) = fixture.rows(&[&["breaches"], arguments].concat());
         assert_eq!(fields(&rows, &["breach_id"]), ids, "{arguments:?}");
     }
     // Its agent began anew without it.
-    stage.run("UPDATE agent_sequences SET first_stored_at = '2026-11-20T12:00:00.000000Z'");
+    fixture.run("UPDATE agent_sequences SET first_stored_at = '2026-11-20T12:00:00.000000Z'");
     let mut anew = event("gw", 1, started());
     anew.id.epoch.0 = 7;
-    stage.store_events(&[anew]);
-    let (_, rows) = stage.rows(&["breaches", "--state", "unknown"]);
+    fixture.store_events(&[anew]);
+    let (_, rows) = fixture.rows(&["breaches", "--state", "unknown"]);
     assert_eq!(fields(&rows, &["breach_id"]), ["b1"]);
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn window(started_at: DateTime<Utc>, mbps: u64) -> Window<'static> {
     Window { agent: "gw", interface: "eth0", direction: "rx", started_at, length_s, measured_s, mbps, is_late: false }
 }
 
-/// Five minutes each, from `started_at` on.
+/// Makes consecutive windows of five minutes, the first one from `started_at`.
 fn windows(started_at: DateTime<Utc>, mbps: impl IntoIterator<Item = u64>) -> Vec<Window<'static>> {
     mbps.into_iter().enumerate().map(|(n, mbps)| window(started_at + TimeDelta::minutes(5 * n as i64), mbps)).collect()
 }
@@ -127,9 +127,9 @@ fn text(time: DateTime<Utc>) -> String {
     time.format("'%Y-%m-%dT%H:%M:%S%.6fZ'").to_string()
 }
 
-fn blob(stage: &Stage, bytes: &[u8]) -> String {
+fn blob(fixture: &CommandFixture, bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    if stage.url.starts_with("sqlite") { format!("X'{digits}'") } else { format!("'\\x{digits}'::bytea") }
+    if fixture.url.starts_with("sqlite") { format!("X'{digits}'") } else { format!("'\\x{digits}'::bytea") }
 }
 
 fn seconds(counts: &[(u64, u64)]) -> RateHistogram {
@@ -139,17 +139,17 @@ fn seconds(counts: &[(u64, u64)]) -> RateHistogram {
 }
 
 /// Makes partitions for all times of these tests.
-pub(crate) fn with_partitions(stage: &Stage) {
-    if !stage.url.starts_with("sqlite") {
+pub(crate) fn with_partitions(fixture: &CommandFixture) {
+    if !fixture.url.starts_with("sqlite") {
         for table in ["rates", "window_histograms"] {
-            stage.run(&format!(
+            fixture.run(&format!(
                 "CREATE TABLE {table}_all PARTITION OF {table} FOR VALUES FROM ('2025-01-01 00:00+00') TO ('2028-01-01 00:00+00')"
             ));
         }
     }
 }
 
-pub(crate) fn store_windows(stage: &Stage, windows: &[Window<'_>]) {
+pub(crate) fn store_windows(fixture: &CommandFixture, windows: &[Window<'_>]) {
     let mut sql = "BEGIN;".to_owned();
     for (n, window) in windows.iter().enumerate() {
         let Window { agent, interface, direction, started_at, length_s, measured_s, mbps, is_late } = *window;
@@ -167,48 +167,48 @@ pub(crate) fn store_windows(stage: &Stage, windows: &[Window<'_>]) {
                      {unmeasured_s}, {rates}, 1000000000, '[{{\"limit_name\":\"wan\",\"limit_bps\":1,\"over_s\":2}}]', {});",
             text(ended_at),
             text(started_at),
-            if stage.url.starts_with("sqlite") { u8::from(has_seconds).to_string() } else { has_seconds.to_string() },
+            if fixture.url.starts_with("sqlite") { u8::from(has_seconds).to_string() } else { has_seconds.to_string() },
         );
         if has_seconds {
-            let histogram = blob(stage, &seconds(&[(mbps, measured_s as u64)]).encode());
+            let histogram = blob(fixture, &seconds(&[(mbps, measured_s as u64)]).encode());
             sql += &format!(
                 "INSERT INTO window_histograms (agent, epoch, seq, observed_at, interface, direction, histogram)
                  VALUES ({key}, '{interface}', '{direction}', {histogram});"
             );
         }
     }
-    stage.run(&(sql + "COMMIT;"));
+    fixture.run(&(sql + "COMMIT;"));
 }
 
 /// Stores an hour or day of eth0 of gw, received, with this histogram.
-pub(crate) fn store_hour_or_day(stage: &Stage, span: &str, starts_at: DateTime<Utc>, counts: &[(u64, u64)]) {
+pub(crate) fn store_hour_or_day(fixture: &CommandFixture, span: &str, starts_at: DateTime<Utc>, counts: &[(u64, u64)]) {
     let bytes: u64 = counts.iter().map(|(mbps, seconds)| mbps * 125_000 * seconds).sum();
     let measured_s: u64 = counts.iter().map(|(_, seconds)| seconds).sum();
     let [min, max] = [counts.iter().map(|count| count.0).min(), counts.iter().map(|count| count.0).max()]
         .map(|mbps| mbps.unwrap() * 1_000_000);
-    stage.run(&format!(
+    fixture.run(&format!(
         "INSERT INTO histograms (agent, interface, direction, span, starts_at, windows, late_windows, bytes, measured_s, unmeasured_s,
                                  min_bps, mean_bps, max_bps, p50_bps, p95_bps, p99_bps, histogram, version, updated_at)
          VALUES ('gw', 'eth0', 'rx', '{span}', {}, 12, 1, {bytes}, {measured_s}, 60, {min}, {}, {max}, {max}, {max}, {max}, {}, 1, {})",
         text(starts_at),
         bytes * 8 / measured_s,
-        blob(stage, &seconds(counts).encode()),
+        blob(fixture, &seconds(counts).encode()),
         text(starts_at),
     ));
 }
 
-fn rates_are_by_window_hour_or_day(stage: Stage) {
-    with_partitions(&stage);
+fn rates_are_by_window_hour_or_day(fixture: CommandFixture) {
+    with_partitions(&fixture);
     let mut all = windows(utc("2026-11-20T10:00:00Z"), [10, 20, 30]);
     all[1].measured_s = 0;
-    store_windows(&stage, &all);
+    store_windows(&fixture, &all);
     store_windows(
-        &stage,
+        &fixture,
         &[Window { interface: "eth1", direction: "tx", is_late: true, ..window(utc("2026-11-20T10:00:00Z"), 5) }],
     );
-    store_hour_or_day(&stage, "hour", utc("2026-11-20T10:00:00Z"), &[(10, 3_600)]);
-    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(10, 86_400)]);
-    let (code, rows) = stage.rows(&["rates", "--by", "window"]);
+    store_hour_or_day(&fixture, "hour", utc("2026-11-20T10:00:00Z"), &[(10, 3_600)]);
+    store_hour_or_day(&fixture, "day", utc("2026-11-20T00:00:00Z"), &[(10, 86_400)]);
+    let (code, rows) = fixture.rows(&["rates", "--by", "window"]);
     assert_eq!(code, 0);
     let columns =
         ["started_at", "ended_at", "interface", "mean_bps", "measured_s", "unmeasured_s", "windows", "late_windows"];
@@ -224,7 +224,7 @@ fn rates_are_by_window_hour_or_day(stage: Stage) {
     assert_eq!(rows[0]["over"][0]["limit_name"], "wan");
     assert_eq!((&rows[0]["bytes"], &rows[0]["drops"]), (&json!(375_000_000), &Value::Null));
     let shown =
-        |arguments: &[&str]| fields(&stage.rows(&[&["rates"], arguments].concat()).1, &["started_at", "ended_at"]);
+        |arguments: &[&str]| fields(&fixture.rows(&[&["rates"], arguments].concat()).1, &["started_at", "ended_at"]);
     let hour = "2026-11-20T10:00:00.000000Z 2026-11-20T11:00:00.000000Z";
     let day = "2026-11-20T00:00:00.000000Z 2026-11-21T00:00:00.000000Z";
     assert_eq!((shown(&["--by", "hour"]), shown(&["--by", "day"])), (vec![hour.to_owned()], vec![day.to_owned()]));
@@ -242,19 +242,19 @@ fn rates_are_by_window_hour_or_day(stage: Stage) {
     assert_eq!(shown(&["--by", "hour", "--agent", "other"]), [""; 0]);
 }
 
-fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
-    with_partitions(&stage);
-    store_windows(&stage, &windows(utc("2026-11-20T22:30:00Z"), [7, 8, 9, 10, 11, 12]));
-    store_hour_or_day(&stage, "hour", utc("2026-11-20T22:00:00Z"), &[(1, 3_600)]);
-    store_hour_or_day(&stage, "hour", utc("2026-11-20T23:00:00Z"), &[(20, 3_500), (900, 100)]);
-    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(1, 86_400)]);
-    store_hour_or_day(&stage, "day", utc("2026-11-21T00:00:00Z"), &[(30, 86_400)]);
-    store_hour_or_day(&stage, "hour", utc("2026-11-22T00:00:00Z"), &[(40, 3_600)]);
-    store_windows(&stage, &windows(utc("2026-11-22T01:00:00Z"), [50]));
+fn a_histogram_is_of_days_hours_and_windows(fixture: CommandFixture) {
+    with_partitions(&fixture);
+    store_windows(&fixture, &windows(utc("2026-11-20T22:30:00Z"), [7, 8, 9, 10, 11, 12]));
+    store_hour_or_day(&fixture, "hour", utc("2026-11-20T22:00:00Z"), &[(1, 3_600)]);
+    store_hour_or_day(&fixture, "hour", utc("2026-11-20T23:00:00Z"), &[(20, 3_500), (900, 100)]);
+    store_hour_or_day(&fixture, "day", utc("2026-11-20T00:00:00Z"), &[(1, 86_400)]);
+    store_hour_or_day(&fixture, "day", utc("2026-11-21T00:00:00Z"), &[(30, 86_400)]);
+    store_hour_or_day(&fixture, "hour", utc("2026-11-22T00:00:00Z"), &[(40, 3_600)]);
+    store_windows(&fixture, &windows(utc("2026-11-22T01:00:00Z"), [50]));
     let late = Window { is_late: true, ..window(utc("2026-11-22T01:05:00Z"), 60) };
-    store_windows(&stage, &[late, Window { interface: "eth1", ..window(utc("2026-11-22T01:00:00Z"), 70) }]);
+    store_windows(&fixture, &[late, Window { interface: "eth1", ..window(utc("2026-11-22T01:00:00Z"), 70) }]);
     let bins = |arguments: &[&str]| {
-        let (code, rows) = stage.rows(&[&["histogram"], arguments].concat());
+        let (code, rows) = fixture.rows(&[&["histogram"], arguments].concat());
         assert_eq!(code, 0, "{arguments:?}");
         let bin = |row: &Value| (row["from_bps"].as_u64().unwrap() / 990_000, row["seconds"].as_u64().unwrap());
         rows.iter().map(bin).collect::<Vec<_>>()
@@ -269,7 +269,7 @@ fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
         "{found:?}"
     );
     assert!(found.iter().zip(&expected).all(|(found, expected)| found.0.abs_diff(expected.0) <= 10), "{found:?}");
-    let (_, _, err) = stage.output(&[&["histogram"], &eth0[..]].concat());
+    let (_, _, err) = fixture.output(&[&["histogram"], &eth0[..]].concat());
     let measured = 300 * 4 + 3_600 * 2 + 86_400;
     for says in [
         format!("{measured} seconds measured"),
@@ -281,37 +281,37 @@ fn a_histogram_is_of_days_hours_and_windows(stage: Stage) {
     }
     // The fleet has the other link as well, as many seconds as the late window.
     assert_eq!(bins(&time).iter().map(|(_, count)| count).sum::<u64>(), measured);
-    let (_, table, _) = stage.output(&[&["histogram"], &time[..]].concat());
+    let (_, table, _) = fixture.output(&[&["histogram"], &time[..]].concat());
     let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert!(
         words.iter().any(|words| words[..] == ["20.0", "Mbit/s", "50.0", "Mbit/s", "93500", "98.629", "99.262"]),
         "{table}"
     );
     // Windows whose seconds are gone.
-    stage.run("DELETE FROM window_histograms WHERE observed_at < '2026-11-21T00:00:00.000000Z'");
-    let (_, _, err) = stage.output(&[&["histogram"], &eth0[..]].concat());
+    fixture.run("DELETE FROM window_histograms WHERE observed_at < '2026-11-21T00:00:00.000000Z'");
+    let (_, _, err) = fixture.output(&[&["histogram"], &eth0[..]].concat());
     assert!(err.contains("2 windows at an edge of this time are too old"), "{err}");
-    let (code, out, err) = stage.output(&["histogram", "--agent", "none"]);
+    let (code, out, err) = fixture.output(&["histogram", "--agent", "none"]);
     assert!(code == 0 && out.lines().count() == 1 && err.contains("no rates are stored"), "{out}{err}");
 }
 
-fn percentile(stage: &Stage, arguments: &[&str]) -> Vec<Value> {
-    let (code, rows) = stage.rows(&[&["percentile", "--agent", "gw", "--month", "2026-10"], arguments].concat());
+fn percentile(fixture: &CommandFixture, arguments: &[&str]) -> Vec<Value> {
+    let (code, rows) = fixture.rows(&[&["percentile", "--agent", "gw", "--month", "2026-10"], arguments].concat());
     assert_eq!(code, 0, "{arguments:?}");
     rows
 }
 
-fn a_percentile_is_the_nearest_rank_of_five_minute_means(stage: Stage) {
-    with_partitions(&stage);
+fn a_percentile_is_the_nearest_rank_of_five_minute_means(fixture: CommandFixture) {
+    with_partitions(&fixture);
     // 31 days of 288 means, 1 to 8,928 Mbit/s in an order of its own; the seconds of each day are one burst and rest.
     let begin = utc("2026-10-01T00:00:00Z");
-    store_windows(&stage, &windows(begin, (0..8_928).map(|n| n * 4_177 % 8_928 + 1)));
-    store_windows(&stage, &windows(utc("2026-09-30T23:55:00Z"), [9_000]));
-    store_windows(&stage, &windows(utc("2026-11-01T00:00:00Z"), [9_000]));
+    store_windows(&fixture, &windows(begin, (0..8_928).map(|n| n * 4_177 % 8_928 + 1)));
+    store_windows(&fixture, &windows(utc("2026-09-30T23:55:00Z"), [9_000]));
+    store_windows(&fixture, &windows(utc("2026-11-01T00:00:00Z"), [9_000]));
     for day in 0..31 {
-        store_hour_or_day(&stage, "day", begin + TimeDelta::days(day), &[(10, 80_000), (5_000, 6_400)]);
+        store_hour_or_day(&fixture, "day", begin + TimeDelta::days(day), &[(10, 80_000), (5_000, 6_400)]);
     }
-    let rows = percentile(&stage, &["--direction", "rx"]);
+    let rows = percentile(&fixture, &["--direction", "rx"]);
     // 0.95 × 8,928 = 8,481.6: the 8,482nd of them in rising order.
     let figures =
         ["direction", "percentile", "links", "means_bps", "expected", "present", "missing", "partial", "late"];
@@ -319,28 +319,28 @@ fn a_percentile_is_the_nearest_rank_of_five_minute_means(stage: Stage) {
     let of_seconds = rows[0]["seconds_bps"].as_u64().unwrap();
     assert!((5_000_000_000..5_050_000_000).contains(&of_seconds), "a burst does not hide in a mean: {of_seconds}");
     for (percent, mbps) in [("50", 4_464_u64), ("99.9", 8_920), ("100", 8_928), ("0.001", 1)] {
-        let rows = percentile(&stage, &["--direction", "rx", "-p", percent]);
+        let rows = percentile(&fixture, &["--direction", "rx", "-p", percent]);
         assert_eq!(rows[0]["means_bps"], mbps * 1_000_000, "{percent}");
     }
     for percent in ["0", "100.1", "-1", "many", "95%"] {
-        let (code, _, err) = stage.output(&["percentile", "--agent", "gw", &format!("-p={percent}")]);
+        let (code, _, err) = fixture.output(&["percentile", "--agent", "gw", &format!("-p={percent}")]);
         assert!(code == 2 && err.contains("write 95 or 99.9"), "{percent}: {err}");
     }
 }
 
-fn a_bundle_is_summed_five_minutes_by_five_minutes(stage: Stage) {
-    with_partitions(&stage);
+fn a_bundle_is_summed_five_minutes_by_five_minutes(fixture: CommandFixture) {
+    with_partitions(&fixture);
     let begin = utc("2026-10-01T00:00:00Z");
     // One link is high when the other is low: the sum never is.
     let (one, other) = (windows(begin, [10, 90].repeat(50)), windows(begin, [90, 10].repeat(50)));
-    store_windows(&stage, &one);
-    store_windows(&stage, &other.iter().map(|window| Window { interface: "eth1", ..*window }).collect::<Vec<_>>());
-    store_windows(&stage, &[Window { agent: "gw-2", ..window(begin, 1_000) }]);
-    let rows = percentile(&stage, &["--direction", "rx", "-p", "100"]);
+    store_windows(&fixture, &one);
+    store_windows(&fixture, &other.iter().map(|window| Window { interface: "eth1", ..*window }).collect::<Vec<_>>());
+    store_windows(&fixture, &[Window { agent: "gw-2", ..window(begin, 1_000) }]);
+    let rows = percentile(&fixture, &["--direction", "rx", "-p", "100"]);
     assert_eq!(fields(&rows, &["links", "means_bps", "seconds_bps", "partial"]), ["2 100000000 null 0"]);
-    let rows = percentile(&stage, &["--interface", "eth0", "--direction", "rx", "-p", "100"]);
+    let rows = percentile(&fixture, &["--interface", "eth0", "--direction", "rx", "-p", "100"]);
     assert_eq!(fields(&rows, &["links", "means_bps"]), ["1 90000000"]);
-    let rows = percentile(&stage, &["--agent", "gw-2", "--direction", "rx", "-p", "100"]);
+    let rows = percentile(&fixture, &["--agent", "gw-2", "--direction", "rx", "-p", "100"]);
     // gw-2 has one of the 100.
     assert_eq!(fields(&rows, &["links", "means_bps", "present", "partial"]), ["3 1100000000 201 99"]);
     // Shorter windows are summed up, and a window in two intervals is divided.
@@ -351,27 +351,27 @@ fn a_bundle_is_summed_five_minutes_by_five_minutes(stage: Stage) {
         measured_s: length_s,
         ..window(start + TimeDelta::seconds(n * length_s), mbps)
     };
-    store_windows(&stage, &(0..30).map(|n| short(n, 10, n as u64)).collect::<Vec<_>>());
+    store_windows(&fixture, &(0..30).map(|n| short(n, 10, n as u64)).collect::<Vec<_>>());
     let of = |agent: &str, p: &str| {
         let arguments = ["percentile", "--agent", agent, "--month", "2026-10", "--direction", "rx", "-p", p];
-        stage.rows(&arguments).1[0].clone()
+        fixture.rows(&arguments).1[0].clone()
     };
     assert_eq!((&of("short", "95")["means_bps"], &of("short", "95")["present"]), (&json!(14_500_000), &json!(1)));
     let four = |n, mbps| Window { agent: "four", ..short(n, 240, mbps) };
     // 4 minutes of 10, 1 of 20; then 3 of 20, 2 of 30; then 2 of 30, 3 not measured.
-    store_windows(&stage, &[four(0, 10), four(1, 20), four(2, 30)]);
+    store_windows(&fixture, &[four(0, 10), four(1, 20), four(2, 30)]);
     assert_eq!(of("four", "100")["means_bps"], 30_000_000);
     assert_eq!(of("four", "50")["means_bps"], 24_000_000);
     assert_eq!(of("four", "1")["means_bps"], 12_000_000);
     // Longer ones are refused by name.
-    store_windows(&stage, &[Window { agent: "long", length_s: 600, measured_s: 600, ..window(start, 10) }]);
-    let (code, out, err) = stage.output(&["percentile", "--agent", "long", "--month", "2026-10"]);
+    store_windows(&fixture, &[Window { agent: "long", length_s: 600, measured_s: 600, ..window(start, 10) }]);
+    let (code, out, err) = fixture.output(&["percentile", "--agent", "long", "--month", "2026-10"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("long eth0 has windows of 600 s") && err.contains("rates.window = \"5m\""), "{err}");
 }
 
-fn what_is_not_measured_is_named(stage: Stage) {
-    with_partitions(&stage);
+fn what_is_not_measured_is_named(fixture: CommandFixture) {
+    with_partitions(&fixture);
     let begin = utc("2026-10-01T00:00:00Z");
     let mut all = windows(begin, [10; 8_928]);
     all[100].measured_s = 200;
@@ -379,8 +379,8 @@ fn what_is_not_measured_is_named(stage: Stage) {
     all[300].measured_s = 0;
     all.drain(8_000..8_100);
     all.drain(..3);
-    store_windows(&stage, &all);
-    let rows = percentile(&stage, &["--direction", "rx"]);
+    store_windows(&fixture, &all);
+    let rows = percentile(&fixture, &["--direction", "rx"]);
     let figures = ["means_bps", "expected", "present", "missing", "partial", "late", "unmeasured_s"];
     assert_eq!(fields(&rows, &figures), ["10000000 8928 8824 104 1 1 400"]);
     let ranges = rows[0]["missing_windows"].as_array().unwrap();
@@ -392,20 +392,20 @@ fn what_is_not_measured_is_named(stage: Stage) {
             "gw eth0 2026-10-28T18:40:00Z 2026-10-29T03:00:00Z 100",
         ]
     );
-    let (_, _, err) = stage.output(&["percentile", "--agent", "gw", "--month", "2026-10"]);
+    let (_, _, err) = fixture.output(&["percentile", "--agent", "gw", "--month", "2026-10"]);
     assert!(
         err.contains("missing: gw eth0 rx from 2026-10-28T18:40:00Z to 2026-10-29T03:00:00Z (100 windows)"),
         "{err}"
     );
     // A name without rates is no smaller sum.
-    store_hour_or_day(&stage, "day", utc("2026-11-20T00:00:00Z"), &[(1, 1)]);
+    store_hour_or_day(&fixture, "day", utc("2026-11-20T00:00:00Z"), &[(1, 1)]);
     for (arguments, says) in [
         (&["--agent", "gw", "--agent", "gw-9", "--month", "2026-10"][..], "no rates of gw-9 are stored"),
         (&["--agent", "gw", "--interface", "wan", "--month", "2026-10"], "no rates of wan of gw are stored"),
         (&["--agent", "gw", "--month", "2026-08"], "there are some from 2026-11-20 to 2026-11-20"),
         (&["--agent", "none", "--month", "2026-08"], "nor of any other time; `highwater-consumer agents`"),
     ] {
-        let (code, out, err) = stage.output(&[&["percentile"], arguments].concat());
+        let (code, out, err) = fixture.output(&[&["percentile"], arguments].concat());
         assert!(code == 1 && out.is_empty() && err.contains(says), "{says}: {err}");
     }
     let future = (Utc::now() + TimeDelta::days(62)).format("%Y-%m").to_string();
@@ -417,81 +417,81 @@ fn what_is_not_measured_is_named(stage: Stage) {
         (&["--billing-day", "31"], "1..=28"),
         (&["--billing-day", "0"], "1..=28"),
     ] {
-        let (code, _, err) = stage.output(&[&["percentile", "--agent", "gw"], arguments].concat());
+        let (code, _, err) = fixture.output(&[&["percentile", "--agent", "gw"], arguments].concat());
         assert!(code == 2 && err.contains(says), "{says}: {code} {err}");
     }
-    assert_eq!(stage.output(&["percentile"]).0, 2, "a link is named");
+    assert_eq!(fixture.output(&["percentile"]).0, 2, "a link is named");
 }
 
-fn days_of_23_and_25_hours_are_as_long_as_they_are(stage: Stage) {
-    with_partitions(&stage);
+fn days_of_23_and_25_hours_are_as_long_as_they_are(fixture: CommandFixture) {
+    with_partitions(&fixture);
     // The month of Paris that begins in summer time and ends in winter time, and the windows around it.
-    store_windows(&stage, &windows(utc("2026-09-30T21:00:00Z"), [1; 12]));
-    store_windows(&stage, &windows(utc("2026-09-30T22:00:00Z"), [10; 8_940]));
-    store_windows(&stage, &windows(utc("2026-10-31T23:00:00Z"), [1; 12]));
+    store_windows(&fixture, &windows(utc("2026-09-30T21:00:00Z"), [1; 12]));
+    store_windows(&fixture, &windows(utc("2026-09-30T22:00:00Z"), [10; 8_940]));
+    store_windows(&fixture, &windows(utc("2026-10-31T23:00:00Z"), [1; 12]));
     let paris = ["--direction", "rx", "--time-zone", "Europe/Paris"];
-    let rows = percentile(&stage, &[&paris[..], &["-p", "0.001"]].concat());
+    let rows = percentile(&fixture, &[&paris[..], &["-p", "0.001"]].concat());
     assert_eq!(fields(&rows, &["means_bps", "expected", "present", "missing"]), ["10000000 8940 8940 0"]);
     assert_eq!(rows[0]["since"], "2026-09-30T22:00:00.000000Z");
     store_windows(
-        &stage,
+        &fixture,
         &windows(utc("2026-03-14T23:00:00Z"), [20; 8_916])
             .iter()
             .map(|window| Window { agent: "gw-2", ..*window })
             .collect::<Vec<_>>(),
     );
     let arguments = ["percentile", "--agent", "gw-2", "--month", "2026-03", "--billing-day", "15"];
-    let (_, rows) = stage.rows(&[&arguments[..], &paris].concat());
+    let (_, rows) = fixture.rows(&[&arguments[..], &paris].concat());
     assert_eq!(fields(&rows, &["expected", "present", "until"]), ["8916 8916 2026-04-14T22:00:00.000000Z"]);
 }
 
-fn agents_are_listed_with_their_state(mut stage: Stage) {
-    stage.store_events(&[event("gw", 1, started()), updated("gw", 4), event("gw-2", 1, started())]);
-    let (code, rows) = stage.rows(&["agents"]);
+fn agents_are_listed_with_their_state(mut fixture: CommandFixture) {
+    fixture.store_events(&[event("gw", 1, started()), updated("gw", 4), event("gw-2", 1, started())]);
+    let (code, rows) = fixture.rows(&["agents"]);
     assert_eq!(
         (code, fields(&rows, &["agent", "state"])),
         (0, vec!["gw running".to_owned(), "gw-2 running".to_owned()])
     );
-    stage.run("UPDATE agent_sequences SET last_stored_at = '2026-11-20T12:00:00.000000Z' WHERE agent = 'gw'");
-    let (_, rows) = stage.rows(&["agents", "--state", "silent"]);
+    fixture.run("UPDATE agent_sequences SET last_stored_at = '2026-11-20T12:00:00.000000Z' WHERE agent = 'gw'");
+    let (_, rows) = fixture.rows(&["agents", "--state", "silent"]);
     assert_eq!(fields(&rows, &["agent", "last_heard_at"]), ["gw 2026-11-20T12:00:00.000000Z"]);
-    let (_, rows) = stage.rows(&["agents", "--agent", "gw-2"]);
+    let (_, rows) = fixture.rows(&["agents", "--agent", "gw-2"]);
     assert_eq!(fields(&rows, &["agent", "missing_events"]), ["gw-2 0"]);
 }
 
-fn nothing_stored_is_an_empty_answer(stage: Stage) {
+fn nothing_stored_is_an_empty_answer(fixture: CommandFixture) {
     for command in ["events", "breaches", "rates", "histogram", "agents"] {
-        assert_eq!(stage.rows(&[command]), (0, vec![]), "{command}");
-        let (code, csv, _) = stage.output(&[command, "--format", "csv"]);
+        assert_eq!(fixture.rows(&[command]), (0, vec![]), "{command}");
+        let (code, csv, _) = fixture.output(&[command, "--format", "csv"]);
         assert_eq!((code, csv.lines().count()), (0, 1), "{command}");
     }
 }
 
 #[test]
 fn a_time_that_ends_before_it_begins_is_a_usage_error() {
-    let stage = Stage::sqlite();
+    let fixture = CommandFixture::sqlite();
     for command in ["events", "breaches", "rates", "histogram", "losses", "totals"] {
-        let (code, out, err) = stage.output(&[command, "--since", "2026-11-21", "--until", "2026-11-20"]);
+        let (code, out, err) = fixture.output(&[command, "--since", "2026-11-21", "--until", "2026-11-20"]);
         assert_eq!((code, out.as_str()), (2, ""), "{command}");
         assert!(err.contains("--since") && err.contains("is after --until"), "{err}");
-        assert_eq!(stage.output(&[command, "--since", "today", "--until", "today"]).0, 0, "{command}");
+        assert_eq!(fixture.output(&[command, "--since", "today", "--until", "today"]).0, 0, "{command}");
     }
-    assert_eq!(stage.output(&["events", "-n", "0"]).0, 2);
+    assert_eq!(fixture.output(&["events", "-n", "0"]).0, 2);
 }
 
 #[test]
 fn every_command_that_reads_the_store_takes_its_url() {
-    let mut stage = Stage::sqlite();
-    stage.store_events(&[event("gw", 1, started())]);
+    let mut fixture = CommandFixture::sqlite();
+    fixture.store_events(&[event("gw", 1, started())]);
     for arguments in
         [&["events"][..], &["agents"], &["totals"], &["losses"], &["dead-letters", "list"], &["check", "--offline"]]
     {
         let mut command = crate::support::consumer::command();
-        let output = command.args(arguments).args(["--store", &stage.url]).output().unwrap();
+        let output = command.args(arguments).args(["--store", &fixture.url]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         if arguments != ["totals"] && arguments != ["losses"] && arguments != ["dead-letters", "list"] {
-            assert!(text.contains("gw") || text.contains(&stage.url), "{arguments:?}: {text}");
+            assert!(text.contains("gw") || text.contains(&fixture.url), "{arguments:?}: {text}");
         }
     }
     let mut command = crate::support::consumer::command();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use highwater::message::{Body, Event};
 
-use crate::consumer_commands::{Stage, fields};
+use crate::consumer_commands::{CommandFixture, fields};
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
 use crate::support::process::output_of;
@@ -85,8 +85,8 @@ fn each_change_is_logged_once_with_the_sum_since_the_start_and_in_all() {
     }
 }
 
-fn totals_are_printed_by_day(mut stage: Stage) {
-    assert_eq!(stage.rows(&["totals"]), (0, vec![]));
+fn totals_are_printed_by_day(mut fixture: CommandFixture) {
+    assert_eq!(fixture.rows(&["totals"]), (0, vec![]));
     let host = |seq: u64| {
         let mut event = over("gw-2", seq, "host", 1, 9);
         let Body::BreachUpdated(breach) = &mut event.body else { panic!("it is one") };
@@ -99,10 +99,10 @@ fn totals_are_printed_by_day(mut stage: Stage) {
         breach.limit_name = "wan-full".into();
         event
     };
-    stage.store_events(&[over("gw-1", 1, "a", 0, 5 << 20), over("gw-2", 1, "a", 1, 7), updated("gw-2", 2)]);
-    stage.store_events(&[host(3), other_limit(4)]);
+    fixture.store_events(&[over("gw-1", 1, "a", 0, 5 << 20), over("gw-2", 1, "a", 1, 7), updated("gw-2", 2)]);
+    fixture.store_events(&[host(3), other_limit(4)]);
     let columns = ["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
-    let all = |arguments: &[&str]| fields(&stage.rows(&[&["totals"], arguments].concat()).1, &columns);
+    let all = |arguments: &[&str]| fields(&fixture.rows(&[&["totals"], arguments].concat()).1, &columns);
     let first = "2026-11-20 gw-1 link eth0 rx wan-down 1 5242880";
     let second = "2026-11-20 gw-2 link eth0 rx wan-down 1 250";
     let third = "2026-11-21 gw-2 link eth0 rx wan-down 1 7";
@@ -115,12 +115,12 @@ fn totals_are_printed_by_day(mut stage: Stage) {
     assert_eq!(all(&["--scope", "host"]), [fifth]);
     assert_eq!(all(&["--scope", "link", "--since", "2026-11-21"]), [third, fourth]);
     assert_eq!(all(&["--limit-name", "wan-full"]), [fourth]);
-    let (code, plot, err) = stage.output(&["plot", "totals", "--limit-name", "wan-full"]);
+    let (code, plot, err) = fixture.output(&["plot", "totals", "--limit-name", "wan-full"]);
     assert!(code == 0 && plot.contains("wan-full") && !plot.contains("wan-down"), "{plot}{err}");
     // A limit itself is `--limit`, of the agent.
-    assert_eq!(stage.output(&["totals", "--limit", "wan-full"]).0, 2);
+    assert_eq!(fixture.output(&["totals", "--limit", "wan-full"]).0, 2);
     assert_eq!(all(&["--interface", "eth1"]), [""; 0]);
-    let (code, table, _) = stage.output(&["totals", "--agent", "gw-1"]);
+    let (code, table, _) = fixture.output(&["totals", "--agent", "gw-1"]);
     assert_eq!(code, 0);
     let table: Vec<&str> = table.lines().collect();
     assert_eq!(table[0], "day         agent  scope  interface  direction  limit name  breaches   excess");
@@ -129,21 +129,21 @@ fn totals_are_printed_by_day(mut stage: Stage) {
 
 #[test]
 fn sqlite_totals_are_printed_by_day() {
-    totals_are_printed_by_day(Stage::sqlite());
+    totals_are_printed_by_day(CommandFixture::sqlite());
 }
 
 #[test]
 fn postgres_totals_are_printed_by_day() {
-    if let Some(stage) = Stage::postgres("consumer_totals::postgres_totals_are_printed_by_day") {
-        totals_are_printed_by_day(stage);
+    if let Some(fixture) = CommandFixture::postgres("consumer_totals::postgres_totals_are_printed_by_day") {
+        totals_are_printed_by_day(fixture);
     }
 }
 
 #[test]
 fn a_foreign_database_is_left_to_the_consumer() {
-    let stage = Stage::sqlite();
-    stage.run("PRAGMA user_version = 0");
-    let (code, _, err) = output_of(command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url));
+    let fixture = CommandFixture::sqlite();
+    fixture.run("PRAGMA user_version = 0");
+    let (code, _, err) = output_of(command().arg("totals").env("HIGHWATER_STORE__URL", &fixture.url));
     assert!(
         code == 69 && err.contains("is not a database of this program") && err.contains("highwater-consumer run"),
         "{code} {err}"

@@ -11,7 +11,7 @@ use postgres::Client;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::consumer_commands::Stage;
+use crate::consumer_commands::CommandFixture;
 use crate::consumer_questions::{Scan, enlarge, large_tables, scans, with_tables};
 use crate::support::events::{breach, event, link_rates, loss, rates_since, sample, started};
 use crate::support::questions::{self, RatesFill};
@@ -189,20 +189,20 @@ fn ask_sqlite(connection: &Connection, sql: &str) -> Result<Answer, String> {
 const LINKS: [(&str, &str); 2] = [("ber-gw1", "wan0"), ("gw-042", "eth0")];
 
 /// Stores all that the pages ask for: now, in the last hours, and in November 2026.
-fn filled(mut stage: Stage) -> Stage {
+fn filled(mut fixture: CommandFixture) -> CommandFixture {
     let now = Utc::now();
     for (agent, interface) in LINKS {
-        stage.store_events(&history(agent, interface, now));
+        fixture.store_events(&history(agent, interface, now));
         let first = now.duration_trunc(TimeDelta::hours(1)).unwrap() - TimeDelta::hours(1);
         let links = || vec![link_rates(interface, Direction::Rx, &[90_000_000; 300])];
-        stage.store_events(&[1, 2, 3].map(|seq| rates_since(first, agent, seq, links())));
-        stage.store_events(&[sample(agent, 1)]);
+        fixture.store_events(&[1, 2, 3].map(|seq| rates_since(first, agent, seq, links())));
+        fixture.store_events(&[sample(agent, 1)]);
     }
-    stage.store_events(&[event("osl-gw1", 1, started())]);
-    stage.store(&[b"no event".to_vec()]);
-    stage.run("UPDATE agent_sequences SET last_stored_at = '2026-11-01T00:00:00.000000Z' WHERE agent = 'osl-gw1'");
-    derive_histograms(&stage.url, &store_options("docs"), now);
-    stage
+    fixture.store_events(&[event("osl-gw1", 1, started())]);
+    fixture.store(&[b"no event".to_vec()]);
+    fixture.run("UPDATE agent_sequences SET last_stored_at = '2026-11-01T00:00:00.000000Z' WHERE agent = 'osl-gw1'");
+    derive_histograms(&fixture.url, &store_options("docs"), now);
+    fixture
 }
 
 /// An agent that lost three events, was restarted half an hour ago, and has an open breach.
@@ -229,8 +229,8 @@ fn history(agent: &str, interface: &str, now: DateTime<Utc>) -> Vec<Event> {
     ]
 }
 
-fn sqlite_file(stage: &Stage) -> Connection {
-    Connection::open(stage.url.strip_prefix("sqlite:").expect("a file")).expect("it can be opened")
+fn sqlite_file(fixture: &CommandFixture) -> Connection {
+    Connection::open(fixture.url.strip_prefix("sqlite:").expect("a file")).expect("it can be opened")
 }
 
 #[test]
@@ -239,8 +239,8 @@ fn each_query_runs_on_postgresql_and_answers_as_its_page_shows() {
     let of_look = queries.iter().filter(|query| query.place.starts_with("docs/look.md:") && query.shown.is_some());
     assert!(of_look.count() >= 12 && queries.len() >= 14, "{queries:?}");
     let test = "docs::each_query_runs_on_postgresql_and_answers_as_its_page_shows";
-    let Some(stage) = Stage::postgres(test).map(filled) else { return };
-    let mut client = Client::connect(&stage.url, postgres::NoTls).unwrap();
+    let Some(fixture) = CommandFixture::postgres(test).map(filled) else { return };
+    let mut client = Client::connect(&fixture.url, postgres::NoTls).unwrap();
     // A session has whatever time zone its server has.
     for zone in ["UTC", "America/Los_Angeles"] {
         client.batch_execute(&format!("SET TimeZone = '{zone}'")).unwrap();
@@ -252,8 +252,8 @@ fn each_query_runs_on_postgresql_and_answers_as_its_page_shows() {
 fn each_query_runs_on_sqlite_and_answers_as_its_page_shows() {
     let queries = of_pages(Dialect::Sqlite);
     assert!(queries.iter().filter(|query| query.shown.is_some()).count() >= 6, "{queries:?}");
-    let stage = filled(Stage::sqlite());
-    let connection = sqlite_file(&stage);
+    let fixture = filled(CommandFixture::sqlite());
+    let connection = sqlite_file(&fixture);
     assert_eq!(faults(&queries, |sql| ask_sqlite(&connection, sql)), [""; 0]);
 }
 
@@ -310,8 +310,8 @@ const LARGE: [&str; 6] = ["events", "samples", "rates", "window_histograms", "hi
 
 #[test]
 fn no_query_reads_a_large_table_of_sqlite_from_end_to_end() {
-    let stage = filled(Stage::sqlite());
-    let connection = sqlite_file(&stage);
+    let fixture = filled(CommandFixture::sqlite());
+    let connection = sqlite_file(&fixture);
     for query in of_pages(Dialect::Sqlite) {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
         let steps = statement.query_map([], |row| row.get::<_, String>("detail")).unwrap();
@@ -332,13 +332,13 @@ fn no_query_reads_a_large_table_of_sqlite_from_end_to_end() {
 /// The copy is whole, though a consumer has the file open.
 #[test]
 fn the_copy_of_a_sqlite_file_has_all_rows() {
-    let stage = filled(Stage::sqlite());
+    let fixture = filled(CommandFixture::sqlite());
     let page = read("docs/look.md");
     let (_, command) = page.split_once("$ sqlite3 highwater.db \"VACUUM INTO '").expect("the page copies a file");
     assert!(command.starts_with("copy.db'\"\n"), "the statement is whole");
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("copy.db");
-    let connection = sqlite_file(&stage);
+    let connection = sqlite_file(&fixture);
     connection.execute_batch(&format!("VACUUM INTO '{}'", copy.display())).unwrap();
     let copy = Connection::open(copy).unwrap();
     for table in ["events", "rates", "histograms", "breach_state", "totals"] {
@@ -412,8 +412,8 @@ SET
     let shown = Answer { columns: vec!["one".to_owned(), "two".to_owned()], has_rows: true };
     assert_eq!((&plain.shown, &command.shown), (&None, &Some(shown)));
     queries.retain(|query| query.dialect == Dialect::Sqlite);
-    let stage = filled(Stage::sqlite());
-    let connection = sqlite_file(&stage);
+    let fixture = filled(CommandFixture::sqlite());
+    let connection = sqlite_file(&fixture);
     let found = faults(&queries, |sql| ask_sqlite(&connection, sql));
     let [unknown, renamed, empty] = &found[..] else { panic!("{found:?}") };
     assert!(unknown.starts_with("page.md:11: no such column: full_for"), "{unknown}");

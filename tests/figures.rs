@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::support::agent::{Agent, command};
 use crate::support::consumer::Consumer;
+use crate::support::pipeline::busy;
 use crate::support::services::Kafka;
-use crate::support::world::busy;
 
 fn cleared(events: &[Value]) -> impl Iterator<Item = &Value> {
     events.iter().filter(|event| event["kind"] == "breach_cleared")

@@ -10,7 +10,7 @@ use highwater::message::{Body, Direction, LinkRates};
 use highwater::wire::{self, Format};
 use serde_json::{Value, json};
 
-use crate::consumer_commands::Stage;
+use crate::consumer_commands::CommandFixture;
 use crate::consumer_reports::{store_hour_or_day, store_windows, window, with_partitions};
 use crate::support::agent::{Agent, command, until};
 use crate::support::consumer::Consumer;
@@ -336,8 +336,8 @@ fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
 }
 
 /// Stores a day of rates of eth0 of gw-042, with a window that was not measured, and breaches and samples.
-fn stored_day(stage: &mut Stage) {
-    with_partitions(stage);
+fn stored_day(fixture: &mut CommandFixture) {
+    with_partitions(fixture);
     let begin = noon() - chrono::TimeDelta::hours(12);
     let mut windows: Vec<_> = (0..288)
         .map(|n| crate::consumer_reports::Window {
@@ -346,12 +346,12 @@ fn stored_day(stage: &mut Stage) {
         })
         .collect();
     windows[7].measured_s = 0;
-    store_windows(stage, &windows);
-    store_hour_or_day(stage, "hour", begin, &[(10, 3_500), (900, 100)]);
-    store_hour_or_day(stage, "hour", noon(), &[(20, 3_600)]);
-    store_hour_or_day(stage, "day", begin, &[(20, 86_400)]);
-    stage.run("UPDATE histograms SET agent = 'gw-042'");
-    stage.store_events(&[
+    store_windows(fixture, &windows);
+    store_hour_or_day(fixture, "hour", begin, &[(10, 3_500), (900, 100)]);
+    store_hour_or_day(fixture, "hour", noon(), &[(20, 3_600)]);
+    store_hour_or_day(fixture, "day", begin, &[(20, 86_400)]);
+    fixture.run("UPDATE histograms SET agent = 'gw-042'");
+    fixture.store_events(&[
         event("gw-042", 1, started()),
         updated("gw-042", 2),
         sample("gw-042", 1),
@@ -362,8 +362,8 @@ fn stored_day(stage: &mut Stage) {
 #[test]
 fn what_is_stored_becomes_data_frames_without_options() {
     let test = "interop::what_is_stored_becomes_data_frames_without_options";
-    let (Some(mut stage), Some(python)) = (Stage::postgres(test), python_or_skip(test)) else { return };
-    stored_day(&mut stage);
+    let (Some(mut fixture), Some(python)) = (CommandFixture::postgres(test), python_or_skip(test)) else { return };
+    stored_day(&mut fixture);
     let directory = tempfile::tempdir().expect("a directory");
     let mut files = Vec::new();
     for (name, arguments) in [
@@ -375,7 +375,7 @@ fn what_is_stored_becomes_data_frames_without_options() {
         ("percentile", &["percentile", "--agent", "gw-042", "--month", "2026-11", "--direction", "rx"]),
         ("totals", &["totals"]),
     ] {
-        let output = stage.raw_output(&[arguments, &["--format", "csv"]].concat());
+        let output = fixture.raw_output(&[arguments, &["--format", "csv"]].concat());
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let file = directory.path().join(format!("{name}.csv"));
         std::fs::write(&file, output.stdout).expect("it is written");
@@ -383,7 +383,7 @@ fn what_is_stored_becomes_data_frames_without_options() {
     }
     let files: Vec<&str> = ["csv"].into_iter().chain(files.iter().map(String::as_str)).collect();
     let of_csv: Value = serde_json::from_str(&run(&python, "tests/interop/frames.py", &files, "")).expect("JSON");
-    let url = stage.url.replacen("postgres://", "postgresql+psycopg://", 1);
+    let url = fixture.url.replacen("postgres://", "postgresql+psycopg://", 1);
     let tables = ["sql", &url, "rates", "breaches", "samples"];
     let of_sql: Value = serde_json::from_str(&run(&python, "tests/interop/frames.py", &tables, "")).expect("JSON");
     for (frames, from) in [(&of_csv, "CSV"), (&of_sql, "SQL")] {
@@ -411,19 +411,19 @@ fn what_is_stored_becomes_data_frames_without_options() {
 #[test]
 fn the_data_frames_of_the_docs_make_their_picture() {
     let test = "interop::the_data_frames_of_the_docs_make_their_picture";
-    let (Some(mut stage), Some(python)) = (Stage::postgres(test), python_or_skip(test)) else { return };
-    stored_day(&mut stage);
+    let (Some(mut fixture), Some(python)) = (CommandFixture::postgres(test), python_or_skip(test)) else { return };
+    stored_day(&mut fixture);
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/data-frames.md")).expect("the page");
     let (_, line) = page.split_once("$ highwater-consumer ").expect("it has a command");
     let (line, _) = line.split_once(" --since 24h --by window --format csv > rates.csv\n").expect("of a day of rates");
     let arguments: Vec<&str> = line.split(' ').chain(["--by", "window", "--format", "csv"]).collect();
     let directory = tempfile::tempdir().expect("a directory");
-    std::fs::write(directory.path().join("rates.csv"), stage.raw_output(&arguments).stdout).expect("it is written");
+    std::fs::write(directory.path().join("rates.csv"), fixture.raw_output(&arguments).stdout).expect("it is written");
     let pieces = page.split("```python\n").skip(1).map(|piece| piece.split("```").next().expect("it ends"));
     let theirs = "postgresql+psycopg://highwater@localhost/highwater";
     let program = pieces.collect::<String>();
     assert!(program.contains(theirs));
-    let ours = stage.url.replacen("postgres://", "postgresql+psycopg://", 1);
+    let ours = fixture.url.replacen("postgres://", "postgresql+psycopg://", 1);
     let output = Command::new(python)
         .args(["-c", &program.replace(theirs, &ours)])
         .current_dir(directory.path())

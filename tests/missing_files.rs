@@ -13,8 +13,8 @@ use openssl::x509::X509;
 use crate::support::agent::{self, Agent};
 use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{self, Consumer};
+use crate::support::pipeline::busy;
 use crate::support::services::Kafka;
-use crate::support::world::busy;
 
 /// Asserts that `check` ends with 78, and names the key and what is wrong with its file.
 fn fails(mut program: Command, config: &std::path::Path, key: &str) {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::support::agent::{Agent, until};
 use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::pipeline::busy;
 use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::veth::Veth;
-use crate::support::world::busy;
 
 /// Asserts that each number that the journal gave out is one row, of this epoch alone, and that no error is in the tables.
 fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {

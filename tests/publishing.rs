@@ -39,11 +39,11 @@ fn a_topic_that_refuses_all_loses_none_and_gets_all_once_it_takes_them() {
     publishing.add(40);
     publishing.until("it is refused", |progress| progress.refusing);
     assert!(lasting(publishing.progress()).contains("topic t refuses events: "), "{:?}", publishing.progress());
-    publishing.hurry();
+    publishing.flush_now();
     publishing.until("it is refused again", |progress| progress.problems.count > 1);
     assert_eq!((publishing.progress().rejected, publishing.pending()), (0, 40));
     mock.clear_request_errors(RDKafkaApiKey::Produce);
-    publishing.hurry();
+    publishing.flush_now();
     publishing.until_delivered();
     let progress = publishing.progress();
     assert_eq!((progress.delivered, progress.rejected, progress.refusing, lasting(progress)), (40, 0, false, ""));
@@ -65,7 +65,7 @@ fn a_loss_that_is_refused_declares_no_other_loss() {
     publishing.add_bodies(vec![loss(1, 1), updated("gw", 2).body, updated("gw", 3).body]);
     publishing.until("the others are delivered", |progress| progress.delivered == 2 && progress.refusing);
     assert_eq!((publishing.progress().rejected, publishing.pending()), (0, 1));
-    publishing.hurry();
+    publishing.flush_now();
     publishing.until_delivered();
     assert_eq!((publishing.progress().delivered, publishing.progress().rejected), (3, 0));
 }
@@ -88,10 +88,10 @@ fn a_missing_topic_is_found_out_without_events_and_is_no_problem_once_it_is_ther
     let mut publishing = Publishing::new(&mock.bootstrap_servers(), "t", &[]);
     publishing.look_up();
     publishing.until("it is missing", |progress| lasting(progress).contains("there is no topic t: "));
-    publishing.hurry();
+    publishing.flush_now();
     assert!(lasting(publishing.progress()).contains("there is no topic t: "), "a flush of nothing does not make it");
     mock.create_topic("t", 1, 1).expect("a topic");
-    publishing.hurry();
+    publishing.flush_now();
     publishing.until("it is there", |progress| progress.problems.ongoing.is_none());
     publishing.add(3);
     publishing.until_delivered();
@@ -155,14 +155,14 @@ fn a_thread_that_cannot_be_started_is_a_problem_until_it_can() {
         return;
     };
     let mut publishing = Publishing::new(&kafka.address, &kafka.topic("barren", 1), &[]);
-    publishing.set_barren(true);
+    publishing.set_threads_fail(true);
     publishing.add(3);
     let problem = |publishing: &Publishing| publishing.progress().problems.ongoing.clone().map(|problem| problem.what);
     let why = problem(&publishing).expect("it is a problem at once");
     assert!(why.starts_with("cannot publish: no thread could be started: "), "{why}");
-    publishing.hurry();
+    publishing.flush_now();
     assert_eq!(publishing.progress().problems.count, 1, "it is counted once");
-    publishing.set_barren(false);
+    publishing.set_threads_fail(false);
     publishing.until_delivered();
     assert_eq!(problem(&publishing), None);
 }
@@ -177,7 +177,7 @@ fn patience_ends() {
     };
     let topic = kafka.topic("patient", 1);
     let mut flood =
-        crate::support::world::busy(&proxy.address(), &topic) + "[kafka.properties]\n'compression.type' = 'none'\n";
+        crate::support::pipeline::busy(&proxy.address(), &topic) + "[kafka.properties]\n'compression.type' = 'none'\n";
     for number in 0..30 {
         flood += &format!(
             "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"
@@ -222,7 +222,7 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("narrow", 1);
     kafka.alter(&topic, "max.message.bytes=100");
-    let mut agent = Agent::new(&crate::support::world::busy(&kafka.address, &topic));
+    let mut agent = Agent::new(&crate::support::pipeline::busy(&kafka.address, &topic));
     let mut running = agent.start(&[]);
     running.until(&format!("topic {topic} refuses events: "));
     std::thread::sleep(Duration::from_secs(3));
@@ -279,7 +279,7 @@ fn an_end_with_events_left_says_why() {
     mock.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).expect("a topic");
     let brokers = mock.bootstrap_servers();
     for (topic, says) in [("t", "Not enough in-sync replicas"), ("missing", "there is no topic")] {
-        let mut agent = Agent::new(&crate::support::world::busy(&brokers, topic));
+        let mut agent = Agent::new(&crate::support::pipeline::busy(&brokers, topic));
         let mut running = agent.start(&["--for", "2s"]);
         assert_eq!(running.wait().code(), Some(1));
         let log = running.log();

@@ -272,7 +272,7 @@ fn a_topic_that_is_not_there_is_named_with_what_makes_it() {
     assert!(err.contains(&kafka.missing("no.such.samples")), "{err}");
 }
 
-/// Another producer's samples may hold too little, or too much.
+/// Samples of another producer may lack a field, or have one that is unknown or out of range.
 #[test]
 fn samples_that_are_none_are_dead_letters_that_say_why() {
     let test = "samples::samples_that_are_none_are_dead_letters_that_say_why";

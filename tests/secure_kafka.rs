@@ -10,10 +10,10 @@ use crate::support::agent;
 use crate::support::certificates::{Authority, write_file};
 use crate::support::checker::{Sent, Stored};
 use crate::support::consumer::{self, Postgres};
+use crate::support::pipeline::{Pipeline, busy};
 use crate::support::process::output_of;
 use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
-use crate::support::world::{World, busy};
 
 const PASSWORD: &str = "right-s3cret";
 const WRONG_PASSWORD: &str = "wrong-s3cret";
@@ -29,9 +29,9 @@ enum Entry {
     Clear,
 }
 
-/// A broker with a listener for each entry, a world that uses one, and the files that both programs share.
+/// A broker with a listener for each entry, a pipeline that uses one, and the files that both programs share.
 struct Secure {
-    world: World,
+    pipeline: Pipeline,
     kafka: Kafka,
     authority: Authority,
     server: PathBuf,
@@ -90,12 +90,12 @@ impl Secure {
             Entry::Clear => "CLEAR",
         };
         let brokers = kafka.listener(listener);
-        let world = World::behind(name, &kafka, &brokers, &postgres, str::to_owned);
-        let secure = Self { world, kafka, authority, server, files, _home: home };
+        let pipeline = Pipeline::behind(name, &kafka, &brokers, &postgres, str::to_owned);
+        let secure = Self { pipeline, kafka, authority, server, files, _home: home };
         secure.mend_files();
         let tables = secure.tables(entry);
-        secure.world.agent.configure(&format!("{}{tables}", busy(&brokers, &secure.world.topic)));
-        secure.world.consumer.append(&tables);
+        secure.pipeline.agent.configure(&format!("{}{tables}", busy(&brokers, &secure.pipeline.topic)));
+        secure.pipeline.consumer.append(&tables);
         Some(secure)
     }
 
@@ -151,15 +151,15 @@ impl Secure {
 
     /// Breaks something while both programs work, waits until both log `remedy`, checks that nothing moves, mends it, and compares.
     fn round(&mut self, remedy: &str, fail: impl FnOnce(&Self), mend: impl FnOnce(&Self)) -> Outcome {
-        let consuming = self.world.start_consumer();
-        let running = self.world.start_agent();
-        self.world.flows();
+        let consuming = self.pipeline.start_consumer();
+        let running = self.pipeline.start_agent();
+        self.pipeline.wait_for_events();
         fail(self);
         running.until(remedy);
         consuming.until(remedy);
         let held = || {
-            let stored = Stored::read(&self.world.database).expect("PostgreSQL answers").rows.len();
-            (Sent::read(self.world.brokers(), &self.world.topic).0.len(), stored)
+            let stored = Stored::read(&self.pipeline.database).expect("PostgreSQL answers").rows.len();
+            (Sent::read(self.pipeline.brokers(), &self.pipeline.topic).0.len(), stored)
         };
         let before = held();
         sleep(Duration::from_secs(6));
@@ -170,15 +170,15 @@ impl Secure {
             assert!(lines <= 6, "{lines} lines:\n{log}");
         }
         mend(self);
-        let recovery = self.world.flows();
+        let recovery = self.pipeline.wait_for_events();
         for log in [running.log(), consuming.log()] {
             for secret in [PASSWORD, WRONG_PASSWORD, PASSPHRASE] {
                 assert!(!log.contains(secret), "{log}");
             }
         }
-        self.world.end_agent(running);
-        self.world.drain_agent();
-        let outcome = self.world.settle();
+        self.pipeline.end_agent(running);
+        self.pipeline.drain_agent();
+        let outcome = self.pipeline.wait_and_compare();
         drop(consuming);
         assert_eq!(outcome.declared, 0);
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
@@ -268,24 +268,24 @@ fn wrong_password(name: &'static str, entry: Entry) {
     let make = || Secure::new(&test, name, entry).expect("both servers are there");
     rounds(&fault, make, |secure, _| {
         secure.write_file("password", WRONG_PASSWORD);
-        let running = secure.world.start_agent();
-        let consuming = secure.world.start_consumer();
+        let running = secure.pipeline.start_agent();
+        let consuming = secure.pipeline.start_consumer();
         running.until(SASL);
         consuming.until(SASL);
-        let before = Sent::read(secure.world.brokers(), &secure.world.topic).0.len();
+        let before = Sent::read(secure.pipeline.brokers(), &secure.pipeline.topic).0.len();
         sleep(Duration::from_secs(6));
-        assert_eq!(Sent::read(secure.world.brokers(), &secure.world.topic).0.len(), before, "something was sent");
+        assert_eq!(Sent::read(secure.pipeline.brokers(), &secure.pipeline.topic).0.len(), before, "something was sent");
         for log in [running.log(), consuming.log()] {
             let lines = log.lines().filter(|line| line.contains(SASL)).count();
             assert!(lines <= 6, "{lines} lines:\n{log}");
             assert!(!log.contains(WRONG_PASSWORD), "{log}");
         }
         secure.write_file("password", PASSWORD);
-        let recovery = secure.world.flows();
+        let recovery = secure.pipeline.wait_for_events();
         assert!(!(running.log() + &consuming.log()).contains(PASSWORD));
-        secure.world.end_agent(running);
-        secure.world.drain_agent();
-        let outcome = secure.world.settle();
+        secure.pipeline.end_agent(running);
+        secure.pipeline.drain_agent();
+        let outcome = secure.pipeline.wait_and_compare();
         assert_eq!(outcome.declared, 0);
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
     });

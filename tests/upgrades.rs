@@ -12,7 +12,7 @@ use highwater::wire::{self, Format};
 use rusqlite::config::DbConfig;
 use serde_json::Value;
 
-use crate::consumer_commands::{Stage, fields};
+use crate::consumer_commands::{CommandFixture, fields};
 use crate::support::agent::{self, Agent};
 use crate::support::consumer::{self, Consumer};
 use crate::support::events::{event, link_rates, produce, rates, started, updated};
@@ -88,30 +88,30 @@ fn a_newer_agents_journal_is_refused_and_not_changed() {
 }
 
 /// Stores an event, and then changes the tables as another version would.
-fn change(stage: &mut Stage, sql: &str) {
-    stage.store_events(&[updated("gw", 1)]);
+fn change(fixture: &mut CommandFixture, sql: &str) {
+    fixture.store_events(&[updated("gw", 1)]);
     // Ends the session.
-    stage.store = StoreUrl::parse(&stage.url, None, None).unwrap().open(&StoreOptions::default());
-    stage.run(sql);
+    fixture.store = StoreUrl::parse(&fixture.url, None, None).unwrap().open(&StoreOptions::default());
+    fixture.run(sql);
 }
 
 /// A consumer ends with 78, and stores nothing; `check` and questions say the same.
-fn is_refused(stage: &Stage, kafka: &Kafka, wanted: [&str; 2]) {
+fn is_refused(fixture: &CommandFixture, kafka: &Kafka, wanted: [&str; 2]) {
     let topic = kafka.topic("refused", 1);
     produce(&kafka.address, &topic, &[updated("gw", 2)]);
     let says = |text: &str| {
         let all = wanted.into_iter().chain(["install that"]);
         all.for_each(|says| assert!(text.contains(says), "{says}: {text}"));
     };
-    let mut running = Consumer::new(&kafka.address, &topic, &stage.url).start(&[]);
+    let mut running = Consumer::new(&kafka.address, &topic, &fixture.url).start(&[]);
     assert_eq!(running.wait().code(), Some(78), "{}", running.log());
     says(running.log().lines().last().unwrap());
     for arguments in [&["events"][..], &["breaches"], &["dead-letters", "list"], &["dead-letters", "retry"]] {
-        let (code, out, err) = stage.output(arguments);
+        let (code, out, err) = fixture.output(arguments);
         assert!(code == 69 && out.is_empty(), "{arguments:?} {code} {out}{err}");
         says(&err);
     }
-    let (code, out, err) = stage.output(&["check", "-b", &kafka.address, "-t", &topic]);
+    let (code, out, err) = fixture.output(&["check", "-b", &kafka.address, "-t", &topic]);
     assert_eq!(code, 1, "{out}{err}");
     says(out.lines().find(|line| line.starts_with("FAILED   database: ")).unwrap());
 }
@@ -120,14 +120,14 @@ fn is_refused(stage: &Stage, kafka: &Kafka, wanted: [&str; 2]) {
 fn a_newer_sqlite_database_is_refused_and_not_changed() {
     let test = "upgrades::a_newer_sqlite_database_is_refused_and_not_changed";
     let Some(kafka) = Kafka::or_skip(test) else { return };
-    let mut stage = Stage::sqlite();
+    let mut fixture = CommandFixture::sqlite();
     // Another mode of the file, too: it is not to be converted.
     let next = "PRAGMA journal_mode = DELETE; ALTER TABLE events ADD COLUMN mood text; PRAGMA user_version = 2";
-    change(&mut stage, next);
-    let path = stage.url.strip_prefix("sqlite:").unwrap();
+    change(&mut fixture, next);
+    let path = fixture.url.strip_prefix("sqlite:").unwrap();
     let before = fs::read(path).unwrap();
     is_refused(
-        &stage,
+        &fixture,
         &kafka,
         ["has the tables of a newer version of this program (version 2; this one, ", ", knows 1)"],
     );
@@ -148,10 +148,10 @@ fn a_newer_or_divergent_postgresql_schema_is_refused() {
             ["its migration V1__tables (checksum 7 in highwater_migrations) is not the one of ", "by another build"],
         ),
     ] {
-        let Some(mut stage) = Stage::postgres(test) else { return };
-        change(&mut stage, next);
-        is_refused(&stage, &kafka, says);
-        assert_eq!(stage.numbers("SELECT count(*) FROM events"), [1]);
+        let Some(mut fixture) = CommandFixture::postgres(test) else { return };
+        change(&mut fixture, next);
+        is_refused(&fixture, &kafka, says);
+        assert_eq!(fixture.numbers("SELECT count(*) FROM events"), [1]);
     }
 }
 
@@ -177,7 +177,7 @@ fn a_sqlite_file_of_another_program_is_refused_and_not_changed() {
 }
 
 /// Messages as a next version of the agent would send them, and what becomes of each.
-fn is_stored(mut stage: Stage) {
+fn is_stored(mut fixture: CommandFixture) {
     let json = |event: &Event| String::from_utf8(wire::to_json(event)).unwrap();
     let next = |json: String| json.replacen("\"schema\":1", "\"schema\":2,\"mood\":{\"good\":[true,null]}", 1);
     let binary = |event: &Event, format| wire::message(event, &wire::to_json(event), format, None).payload.into_owned();
@@ -194,7 +194,7 @@ fn is_stored(mut stage: Stage) {
     // By a schema that came after this version.
     let mut avro = binary(&raised(5), Format::Avro);
     avro[2] ^= 1;
-    stage.store(&[
+    fixture.store(&[
         next(json(&raised(1))).into_bytes(),
         protobuf,
         next(json(&unknown)).into_bytes(),
@@ -205,16 +205,16 @@ fn is_stored(mut stage: Stage) {
         next(json(&event("gw", 8, started())).replace("\"version\"", "\"reason\":\"update\",\"version\"")).into_bytes(),
         next(in_item).into_bytes(),
     ]);
-    let (code, rows) = stage.rows(&["events"]);
+    let (code, rows) = fixture.rows(&["events"]);
     let kinds = fields(&rows, &["seq", "kind"]);
     let stored = ["1 breach_updated", "2 breach_updated", "3 quota_reached", "4 quota_reached", "8 agent_started"];
     assert_eq!((code, kinds), (0, stored.map(str::to_owned).to_vec()));
     // All that an unknown kind said is kept for a later version.
     let kept = "SELECT count(*) FROM events WHERE kind = 'quota_reached' AND CAST(raw AS text) LIKE ";
-    assert_eq!(stage.numbers(&format!("{kept} '%mood%'")), [1]);
-    assert_eq!(stage.numbers(&format!("{kept} '%protobuf%'")), [1]);
-    assert_eq!(stage.numbers("SELECT count(*) FROM rates WHERE measured_s = 1"), [1]);
-    let (code, rows) = stage.rows(&["dead-letters", "list"]);
+    assert_eq!(fixture.numbers(&format!("{kept} '%mood%'")), [1]);
+    assert_eq!(fixture.numbers(&format!("{kept} '%protobuf%'")), [1]);
+    assert_eq!(fixture.numbers("SELECT count(*) FROM rates WHERE measured_s = 1"), [1]);
+    let (code, rows) = fixture.rows(&["dead-letters", "list"]);
     assert_eq!(code, 0);
     let errors = fields(&rows, &["seq", "error"]);
     for (seq, says) in [
@@ -226,18 +226,18 @@ fn is_stored(mut stage: Stage) {
     }
     assert_eq!(errors.len(), 3, "{errors:?}");
     // They wait for a version that can read them: a retry by this one changes nothing.
-    let (code, _, err) = stage.output(&["dead-letters", "retry"]);
+    let (code, _, err) = fixture.output(&["dead-letters", "retry"]);
     assert!(code == 1 && err.contains("0 stored, 3 remain"), "{code} {err}");
 }
 
 #[test]
 fn events_of_a_newer_agent_are_stored_in_sqlite() {
-    is_stored(Stage::sqlite());
+    is_stored(CommandFixture::sqlite());
 }
 
 #[test]
 fn events_of_a_newer_agent_are_stored_in_postgresql() {
-    if let Some(stage) = Stage::postgres("upgrades::events_of_a_newer_agent_are_stored_in_postgresql") {
-        is_stored(stage);
+    if let Some(fixture) = CommandFixture::postgres("upgrades::events_of_a_newer_agent_are_stored_in_postgresql") {
+        is_stored(fixture);
     }
 }

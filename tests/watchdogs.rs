@@ -13,9 +13,9 @@ use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated};
 use crate::support::failpoints::{self, under, until_stopped};
 use crate::support::netns::skip;
+use crate::support::pipeline::busy;
 use crate::support::proxy::Proxy;
 use crate::support::services::kafka_and_own_postgres;
-use crate::support::world::busy;
 
 /// systemd's end of a service: a socket for its messages.
 struct Manager {

@@ -79,11 +79,11 @@ impl EventSystem {
         }
         let events = self.journal.append(new_events)?;
         self.notify(|observer| observer.added(&events));
-        self.tell_own_events();
+        self.notify_own_events();
         Ok(events)
     }
 
-    pub fn tell_own_events(&mut self) {
+    pub fn notify_own_events(&mut self) {
         let events = self.journal.take_own_events();
         if !events.is_empty() {
             self.notify(|observer| observer.added(&events));
@@ -92,13 +92,13 @@ impl EventSystem {
 
     pub fn upkeep(&mut self, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.upkeep(now);
-        self.tell_own_events();
+        self.notify_own_events();
         done
     }
 
     pub fn reconfigure(&mut self, size_max: ByteCount, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.reconfigure(size_max, age_max, now);
-        self.tell_own_events();
+        self.notify_own_events();
         done
     }
 
@@ -111,9 +111,9 @@ impl EventSystem {
         if ids.is_empty() {
             return Ok(());
         }
-        failpoints::pass("removal-before");
+        failpoints::hit("removal-before");
         self.journal.remove(ids)?;
-        failpoints::pass("removal-after");
+        failpoints::hit("removal-after");
         self.notify(|observer| observer.removed(ids));
         Ok(())
     }
@@ -122,7 +122,7 @@ impl EventSystem {
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
         self.notify(|observer| observer.removed(&[id]));
-        self.tell_own_events();
+        self.notify_own_events();
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl EventSystem {
         bytes_max: usize,
     ) -> Result<Vec<QueuedEvent>, JournalError> {
         let batch = self.journal.batch(after, events_max, bytes_max);
-        self.tell_own_events();
+        self.notify_own_events();
         batch
     }
 

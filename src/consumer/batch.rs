@@ -158,7 +158,7 @@ impl PartitionBatch {
         self.records[..until].last().map(Record::fingerprint)
     }
 
-    pub fn judge_missing(&mut self, low: i64) {
+    pub fn record_expired(&mut self, low: i64) {
         let expired = |(first, last): (i64, i64)| Gap { first, last: last.min(low - 1), cause: GapCause::Expired };
         self.gaps.extend(self.missing_offsets.drain(..).filter(|(first, _)| *first < low).map(expired));
     }
@@ -327,7 +327,7 @@ mod tests {
         let missing_offsets = vec![(5, 6), (9, 10), (20, 29)];
         let judged = |low| {
             let mut part = PartitionBatch { missing_offsets: missing_offsets.clone(), ..PartitionBatch::default() };
-            part.judge_missing(low);
+            part.record_expired(low);
             part.gaps
         };
         let expired = |first, last| Gap { first, last, cause: GapCause::Expired };

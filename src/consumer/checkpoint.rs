@@ -84,14 +84,15 @@ mod tests {
     fn a_topic_made_anew_is_known_by_its_end_and_by_both_records() {
         use AnchorRecord::{Gone, Record};
         let (last, anchor) = (print(90, 9), print(50, 5));
-        let place = Checkpoint { next_offset: 100, last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
-        assert_eq!(place.known().collect::<Vec<_>>(), [last, anchor]);
+        let checkpoint =
+            Checkpoint { next_offset: 100, last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
+        assert_eq!(checkpoint.known().collect::<Vec<_>>(), [last, anchor]);
         let other = |print: Fingerprint| Record(Fingerprint { digest: 77, ..print });
         let recreated = |found: &[AnchorRecord], low, high| {
-            matches!(place.verify(found, low, high), CheckpointVerdict::Recreated(_))
+            matches!(checkpoint.verify(found, low, high), CheckpointVerdict::Recreated(_))
         };
         for found in [&[Record(last)][..], &[Gone, Record(anchor)]] {
-            assert_eq!(place.verify(found, 0, 100), CheckpointVerdict::Same, "{found:?}");
+            assert_eq!(checkpoint.verify(found, 0, 100), CheckpointVerdict::Same, "{found:?}");
             assert!(recreated(found, 0, 99), "it is shorter");
         }
         assert!(recreated(&[other(last)], 0, 200) && recreated(&[Gone, other(anchor)], 0, 200));
@@ -101,19 +102,19 @@ mod tests {
             recreated(&[Gone, Gone], 0, 200) && recreated(&[Gone, Gone], 60, 200) && recreated(&[Gone, Gone], 90, 200)
         );
         // Retention took both: they prove nothing.
-        assert_eq!(place.verify(&[Gone, Gone], 91, 200), CheckpointVerdict::Same);
+        assert_eq!(checkpoint.verify(&[Gone, Gone], 91, 200), CheckpointVerdict::Same);
         let gap = Gap { first: 100, last: 119, cause: GapCause::Expired };
-        assert_eq!(place.verify(&[Gone, Gone], 120, 150), CheckpointVerdict::Gap(gap));
+        assert_eq!(checkpoint.verify(&[Gone, Gone], 120, 150), CheckpointVerdict::Gap(gap));
         // Nothing known, or nothing read.
-        assert_eq!(place.verify(&[], 0, 100), CheckpointVerdict::Same);
-        assert_eq!(Checkpoint { last: None, anchor: None, ..place }.verify(&[], 0, 100), CheckpointVerdict::Same);
+        assert_eq!(checkpoint.verify(&[], 0, 100), CheckpointVerdict::Same);
+        assert_eq!(Checkpoint { last: None, anchor: None, ..checkpoint }.verify(&[], 0, 100), CheckpointVerdict::Same);
     }
 
     #[test]
     fn one_record_is_asked_for_once() {
-        let place = Checkpoint { last: Some(print(9, 1)), anchor: Some(print(9, 1)), ..Checkpoint::default() };
-        assert_eq!(place.known().count(), 1);
-        assert!(matches!(place.verify(&[AnchorRecord::Gone], 0, 100), CheckpointVerdict::Recreated(_)));
+        let checkpoint = Checkpoint { last: Some(print(9, 1)), anchor: Some(print(9, 1)), ..Checkpoint::default() };
+        assert_eq!(checkpoint.known().count(), 1);
+        assert!(matches!(checkpoint.verify(&[AnchorRecord::Gone], 0, 100), CheckpointVerdict::Recreated(_)));
     }
 
     proptest::proptest! {
@@ -123,25 +124,28 @@ mod tests {
         fn no_record_of_a_topic_made_anew_is_lost(
             holes in proptest::array::uniform2(proptest::bool::ANY), low in 0..=90_i64, more in 0..50_i64
         ) {
-            let place = Checkpoint {
+            let checkpoint = Checkpoint {
                 next_offset: 100,
                 last: Some(print(90, 9)),
                 anchor: Some(print(50, 5)),
                 ..Checkpoint::default()
             };
-            let found: Vec<_> = place.known().zip(holes).map(|(print, hole)| match hole {
+            let found: Vec<_> = checkpoint.known().zip(holes).map(|(print, hole)| match hole {
                 true => AnchorRecord::Gone,
                 false => AnchorRecord::Record(Fingerprint { digest: 77, ..print }),
             }).collect();
-            proptest::prop_assert!(matches!(place.verify(&found, low, 100 + more), CheckpointVerdict::Recreated(_)));
+            proptest::prop_assert!(matches!(checkpoint.verify(&found, low, 100 + more), CheckpointVerdict::Recreated(_)));
         }
     }
 
     #[test]
     fn the_anchor_follows_the_last_record_at_a_distance() {
-        let place = Checkpoint::default().advanced(10, Some(print(9, 1)));
-        assert_eq!((place.next_offset, place.last, place.anchor), (10, Some(print(9, 1)), Some(print(9, 1))));
-        let later = place.advanced(20, Some(print(19, 2)));
+        let checkpoint = Checkpoint::default().advanced(10, Some(print(9, 1)));
+        assert_eq!(
+            (checkpoint.next_offset, checkpoint.last, checkpoint.anchor),
+            (10, Some(print(9, 1)), Some(print(9, 1)))
+        );
+        let later = checkpoint.advanced(20, Some(print(19, 2)));
         assert_eq!((later.last, later.anchor), (Some(print(19, 2)), Some(print(9, 1))));
         assert_eq!(later.anchored(Some(print(19, 2))), later, "nothing came since: they stay two");
         let latest = later.advanced(30, Some(print(29, 3)));

@@ -18,4 +18,4 @@ mod source;
 pub mod store;
 
 use source::is_unknown_topic;
-pub use source::{Membership, Seen, StandaloneConsumer};
+pub use source::{Fetched, Membership, StandaloneConsumer};

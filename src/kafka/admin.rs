@@ -27,7 +27,7 @@ pub enum AdminError {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedTopic {
     pub name: String,
     pub partitions: i32,
     pub replication: i32,
@@ -115,7 +115,7 @@ impl Admin {
             self.client.poll(DRAIN);
             match asked {
                 Ok(metadata) => return Ok(metadata),
-                Err(_) if self.last_word().is_none() => {}
+                Err(_) if self.last_error().is_none() => {}
                 Err(_) => break,
             }
         }
@@ -144,8 +144,8 @@ impl Admin {
         Ok(())
     }
 
-    /// Returns false if the topic was there already. Waits until it can be used: a broker answers before it knows the topic itself.
-    pub fn create(&self, wanted: &Wanted) -> Result<bool, AdminError> {
+    /// Creates a topic; returns false if it exists. Waits until it can be used: the answer comes before every broker knows the topic.
+    pub fn create(&self, wanted: &WantedTopic) -> Result<bool, AdminError> {
         let mut topic = NewTopic::new(&wanted.name, wanted.partitions, TopicReplication::Fixed(wanted.replication));
         for (name, value) in &wanted.settings {
             topic = topic.set(name, value);
@@ -206,7 +206,7 @@ impl Admin {
         Reports::new(self.connection.brokers())
     }
 
-    fn last_word(&self) -> Option<String> {
+    fn last_error(&self) -> Option<String> {
         self.client.client().context().last()
     }
 
@@ -222,7 +222,7 @@ impl Admin {
 
     fn no_answer(&self, why: String) -> AdminError {
         let brokers = self.connection.brokers();
-        let why = self.last_word().unwrap_or(why);
+        let why = self.last_error().unwrap_or(why);
         AdminError::Unavailable { brokers: brokers.to_owned(), why }
     }
 
@@ -232,7 +232,7 @@ impl Admin {
 }
 
 impl Found {
-    pub fn differences(&self, wanted: &Wanted) -> Vec<String> {
+    pub fn differences(&self, wanted: &WantedTopic) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |name: &str, is: &str, wanted: &str| {
             if is != wanted {
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_with_what_was_wanted() {
-        let wanted = Wanted {
+        let wanted = WantedTopic {
             name: "t".into(),
             partitions: 6,
             replication: 3,
@@ -275,7 +275,7 @@ mod tests {
         let settings = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
         let found = Found { name: "t".into(), partitions: vec![0], replication: 3, settings };
         assert_eq!(found.differences(&wanted), ["partitions is 1, not 6", "retention.ms is unset, not 1000"]);
-        let nothing = Wanted { partitions: 1, settings: Vec::new(), ..wanted };
+        let nothing = WantedTopic { partitions: 1, settings: Vec::new(), ..wanted };
         assert!(found.differences(&nothing).is_empty());
     }
 }

@@ -208,7 +208,7 @@ impl Connection {
         Ok(client)
     }
 
-    /// Returns a fingerprint of certificates and secrets: after a rotation, only a new client uses the new ones.
+    /// Returns a fingerprint of the certificate and secret files: when it changes, the client must be created anew to use them.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }

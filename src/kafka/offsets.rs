@@ -61,7 +61,7 @@ pub fn watermarks<C: ClientContext>(
     partition: i32,
     ask_max: Duration,
 ) -> KafkaResult<(i64, i64)> {
-    until_led(ask_max, |ask_max| client.fetch_watermarks(topic, partition, ask_max))
+    retry_transient(ask_max, |ask_max| client.fetch_watermarks(topic, partition, ask_max))
 }
 
 /// Returns the first offset whose message is not older than the time in `times` (ms since 1970), where there is one.
@@ -70,12 +70,12 @@ pub fn at_times<C: ConsumerContext>(
     times: &TopicPartitionList,
     ask_max: Duration,
 ) -> KafkaResult<BTreeMap<i32, i64>> {
-    until_led(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
+    retry_transient(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
 }
 
-/// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, leaders and coordinators move, and
-/// a new cluster has no coordinator before it has created the topic of its groups.
-fn until_led<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
+/// Retries for `ask_max` while there is no leader or coordinator: of a new topic, after a move, or in a new cluster, which has no
+/// coordinator until it has created `__consumer_offsets`.
+fn retry_transient<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{
         CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
         UnknownTopicOrPartition,
@@ -113,7 +113,7 @@ pub fn committed<C: ConsumerContext>(
     for &partition in partitions {
         list.add_partition(topic, partition);
     }
-    until_led(ask_max, |ask_max| known(&consumer.committed_offsets(list.clone(), ask_max)?))
+    retry_transient(ask_max, |ask_max| known(&consumer.committed_offsets(list.clone(), ask_max)?))
 }
 
 pub fn known(answer: &TopicPartitionList) -> KafkaResult<BTreeMap<i32, i64>> {

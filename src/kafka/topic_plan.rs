@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Connection;
-use super::admin::{Admin, AdminError, TopicLookup, Wanted};
+use super::admin::{Admin, AdminError, TopicLookup, WantedTopic};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPlan {
@@ -23,7 +23,7 @@ pub struct PlannedTopic {
 const REPLICATION: i32 = 3;
 
 impl TopicPlan {
-    pub fn wanted(&self, brokers: usize) -> Vec<Wanted> {
+    pub fn wanted(&self, brokers: usize) -> Vec<WantedTopic> {
         let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
         let replication = self.replication.unwrap_or(REPLICATION.min(brokers));
         let wanted = |topic: &PlannedTopic| {
@@ -37,7 +37,7 @@ impl TopicPlan {
             if replication >= REPLICATION {
                 settings.push(("min.insync.replicas", "2".to_owned()));
             }
-            Wanted { name: topic.name.clone(), partitions: self.partitions, replication, settings }
+            WantedTopic { name: topic.name.clone(), partitions: self.partitions, replication, settings }
         };
         self.topics.iter().map(wanted).collect()
     }

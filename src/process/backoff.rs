@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Waits of three quarters to all of 1, 2, 4 … 60 s: the jitter keeps many consumers from coming at once.
+/// Exponential backoff up to 60 s, shortened by up to a quarter at random, so that consumers do not retry at the same time.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,

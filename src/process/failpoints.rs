@@ -16,35 +16,35 @@ pub fn begin() {
 }
 
 #[inline]
-pub fn pass(_point: &str) {
+pub fn hit(_point: &str) {
     #[cfg(feature = "failpoints")]
-    on::pass(_point);
+    on::hit(_point);
 }
 
 #[inline]
-pub fn instead(_name: &str) -> Option<String> {
+pub fn value(_name: &str) -> Option<String> {
     #[cfg(feature = "failpoints")]
-    return on::instead(_name);
+    return on::value(_name);
     #[cfg(not(feature = "failpoints"))]
     None
 }
 
 pub fn number(name: &str, usual: u64) -> u64 {
-    instead(name).and_then(|number| number.parse().ok()).unwrap_or(usual)
+    value(name).and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
 /// Returns what a test sets, in whole seconds.
 pub fn duration(name: &str, usual: Duration) -> Duration {
-    instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
+    value(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }
 
 #[inline]
-pub fn is_out(guard: &str) -> bool {
-    instead(guard).is_some()
+pub fn is_disabled(guard: &str) -> bool {
+    value(guard).is_some()
 }
 
-pub fn unless_out(guard: &str, clause: &str, sql: &str) -> String {
-    if is_out(guard) { sql.replace(clause, "") } else { sql.to_owned() }
+pub fn unless_disabled(guard: &str, clause: &str, sql: &str) -> String {
+    if is_disabled(guard) { sql.replace(clause, "") } else { sql.to_owned() }
 }
 
 #[cfg(feature = "failpoints")]
@@ -60,14 +60,14 @@ mod on {
         BEGUN.call_once(|| std::mem::forget(FailScenario::setup()));
     }
 
-    pub(super) fn pass(point: &str) {
+    pub(super) fn hit(point: &str) {
         fail_point!(point, |how: Option<String>| {
             let signal = if how.as_deref() == Some("stop") { SIGSTOP } else { SIGKILL };
             raise(signal).expect("a process may signal itself");
         });
     }
 
-    pub(super) fn instead(name: &str) -> Option<String> {
+    pub(super) fn value(name: &str) -> Option<String> {
         fail_point!(name, |value: Option<String>| Some(value.unwrap_or_default()));
         None
     }

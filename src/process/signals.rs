@@ -59,18 +59,18 @@ impl SignalPipe {
         self.wait(None, timeout);
     }
 
-    /// Sleeps until woken, or until `door` is readable: then returns true.
-    pub fn wait(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
+    /// Sleeps until woken, or until `listener` is readable: then returns true.
+    pub fn wait(&self, listener: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
         let requests = self.reader.as_fd();
-        let mut fds = [requests, door.unwrap_or(requests)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut fds = [requests, listener.unwrap_or(requests)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // EINTR means a signal, whose byte is in the pipe by now.
         if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
             return false;
         }
         let mut bytes = [0; 256];
         while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
-        door.is_some() && !fds[1].revents().is_empty()
+        listener.is_some() && !fds[1].revents().is_empty()
     }
 
     pub fn stop_requested(&self) -> bool {

@@ -59,7 +59,7 @@ impl Notifier {
         notify(&[NotifyState::Stopping]);
     }
 
-    /// Reports readiness; asks for a longer time-out if three rounds take longer than the manager's own (`WatchdogSec=`).
+    /// Reports readiness. Requests a longer watchdog time-out if three rounds take longer than the unit's (`WatchdogSec=`).
     pub fn reloaded(&mut self, round: Duration) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return notify(&[NotifyState::Ready]) };
         let asked = patience.max(round * 3);

@@ -21,13 +21,13 @@ pub struct Decoded {
 #[derive(Debug, thiserror::Error)]
 pub enum Undecoded {
     #[error(transparent)]
-    Never(#[from] DecodeError),
+    Permanent(#[from] DecodeError),
     #[error("{why}")]
-    NotNow { why: String, wait: Duration, lasted: Duration },
+    Transient { why: String, wait: Duration, lasted: Duration },
 }
 
 pub trait Schemas {
-    /// Returns `Never` if there certainly is no such schema, `NotNow` if the registry could not be reached.
+    /// Returns `Never` if there certainly is no such schema, `Transient` if the registry could not be reached.
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 

@@ -166,7 +166,7 @@ impl Schemas for Registry {
             PROTOBUF_ID => (Some("PROTOBUF"), "any".to_owned()),
             JSON_ID => (Some("JSON"), "any".to_owned()),
             AWAY_ID => {
-                return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO, lasted: Duration::ZERO });
+                return Err(Undecoded::Transient { why: "away".into(), wait: Duration::ZERO, lasted: Duration::ZERO });
             }
             id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
         };
@@ -190,8 +190,8 @@ fn decode_as(payload: &[u8], content_type: Option<&str>) -> Result<Decoded, Unde
 fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
     match decode_as(payload, None) {
         Ok(decoded) => Ok(decoded.event),
-        Err(Undecoded::Never(error)) => Err(error),
-        Err(Undecoded::NotNow { why, .. }) => panic!("{why}"),
+        Err(Undecoded::Permanent(error)) => Err(error),
+        Err(Undecoded::Transient { why, .. }) => panic!("{why}"),
     }
 }
 
@@ -601,7 +601,7 @@ fn a_leap_second_is_a_normal_instant_in_every_format() {
 #[test]
 fn a_registry_that_is_away_decides_nothing() {
     let framed = [&[0][..], &AWAY_ID.to_be_bytes(), b"x"].concat();
-    assert!(matches!(decode_as(&framed, None), Err(Undecoded::NotNow { .. })));
+    assert!(matches!(decode_as(&framed, None), Err(Undecoded::Transient { .. })));
 }
 
 /// Other producers may frame JSON, and need not write Protobuf's fields in order.

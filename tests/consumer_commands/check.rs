@@ -54,7 +54,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     postgres.start();
     let mut store = StoreUrl::parse(&database.url, None, None)
         .unwrap()
-        .open(&StoreOptions { partition: PartitionWidth::Day, ..store_options("stage") });
+        .open(&StoreOptions { partition: PartitionWidth::Day, ..store_options("fixture") });
     insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
     let check = || output_of(command().arg("check").env("HIGHWATER_STORE__URL", &database.url));
     let (code, out, err) = check();

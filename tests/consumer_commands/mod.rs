@@ -22,7 +22,7 @@ use crate::support::stores::{insert_checkpoint, store_options};
 
 pub(crate) const TOPIC: &str = "events";
 
-pub(crate) struct Stage {
+pub(crate) struct CommandFixture {
     pub(crate) url: String,
     pub(crate) store: Box<dyn Store + Send>,
     next: i64,
@@ -38,7 +38,7 @@ fn stage_topic() -> TopicId {
     TopicId { cluster: String::new(), name: TOPIC.into() }
 }
 
-impl Stage {
+impl CommandFixture {
     pub(crate) fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("h.db").display());
@@ -51,7 +51,7 @@ impl Stage {
     }
 
     fn from_start(url: String, home: Home) -> Self {
-        let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&store_options("stage"));
+        let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&store_options("fixture"));
         insert_checkpoint(&mut *store, &stage_topic(), 0, &Checkpoint::default(), None).unwrap();
         Self { url, store, next: 0, home }
     }
@@ -147,13 +147,13 @@ pub(crate) fn fields(rows: &[Value], names: &[&str]) -> Vec<String> {
 macro_rules! on_both {
     ($module:literal: $($name:ident),* $(,)?) => {
         mod sqlite {
-            $(#[test] fn $name() { super::$name(crate::consumer_commands::Stage::sqlite()); })*
+            $(#[test] fn $name() { super::$name(crate::consumer_commands::CommandFixture::sqlite()); })*
         }
         mod postgres {
             $(#[test] fn $name() {
                 let test = concat!($module, "::postgres::", stringify!($name));
-                if let Some(stage) = crate::consumer_commands::Stage::postgres(test) {
-                    super::$name(stage);
+                if let Some(fixture) = crate::consumer_commands::CommandFixture::postgres(test) {
+                    super::$name(fixture);
                 }
             })*
         }

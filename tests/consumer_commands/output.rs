@@ -7,7 +7,7 @@ use highwater::consumer::store::StoreUrl;
 use highwater::message::Body;
 use highwater::wire;
 
-use super::{Home, MAKE_OLD, Stage, TEXT_SETTINGS, sql_of_gap};
+use super::{CommandFixture, Home, MAKE_OLD, TEXT_SETTINGS, sql_of_gap};
 use crate::consumer_reports::{store_hour_or_day, store_windows, window, with_partitions};
 use crate::support::consumer::command;
 use crate::support::events::{breach, event, loss, updated, utc};
@@ -79,29 +79,29 @@ fn checked(url: &str) -> Vec<String> {
 #[test]
 fn no_setting_of_a_server_changes_what_is_printed() {
     let test = "consumer_commands::output::no_setting_of_a_server_changes_what_is_printed";
-    let Some(mut stage) = Stage::postgres(test) else { return };
+    let Some(mut fixture) = CommandFixture::postgres(test) else { return };
     let mut of_next_day = breach("b2", 9);
     of_next_day.raised_at += TimeDelta::days(1);
     let of_next_day = event("gw", 10, Body::BreachUpdated(of_next_day));
-    stage.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9), of_next_day]);
-    stage.store(&[b"\\x00 \\134 garbage".to_vec(), b"\xff\0".to_vec()]);
-    stage.put_aside(&[(7, b"old".to_vec()), (8, wire::to_json(&updated("gw", 6)))]);
-    stage.run(MAKE_OLD);
-    stage.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
-    stage.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
-    store_some_rates(&stage);
-    let (expected, found) = (printed(&stage.url), checked(&stage.url));
+    fixture.store_events(&[updated("gw", 1), event("gw", 5, loss(2, 3)), updated("gw", 9), of_next_day]);
+    fixture.store(&[b"\\x00 \\134 garbage".to_vec(), b"\xff\0".to_vec()]);
+    fixture.put_aside(&[(7, b"old".to_vec()), (8, wire::to_json(&updated("gw", 6)))]);
+    fixture.run(MAKE_OLD);
+    fixture.run(&sql_of_gap("expired", 90, 99, "2026-11-20T13:00:00.000000Z"));
+    fixture.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
+    store_some_rates(&fixture);
+    let (expected, found) = (printed(&fixture.url), checked(&fixture.url));
     for one in &expected {
         assert!(one.has_rows(), "{one:?}");
     }
     assert!(expected[15].out.contains("2026-11-20  gw"), "{:?}", expected[15]);
     assert!(found.len() == 3 && found.iter().all(|line| line.starts_with("ok ")), "{found:?}");
-    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    let Home::Postgres(database) = &fixture.home else { panic!("it is one") };
     for setting in TEXT_SETTINGS {
         database.alter(&format!("SET {setting}"));
-        assert_eq!(printed(&stage.url), expected, "{setting}");
+        assert_eq!(printed(&fixture.url), expected, "{setting}");
         let (read_only, others): (Vec<_>, Vec<_>) =
-            checked(&stage.url).into_iter().partition(|line| line.contains("it is read-only"));
+            checked(&fixture.url).into_iter().partition(|line| line.contains("it is read-only"));
         assert_eq!((others, !read_only.is_empty()), (found.clone(), setting.contains("read_only")), "{setting}");
         database.alter("RESET ALL");
     }
@@ -109,40 +109,40 @@ fn no_setting_of_a_server_changes_what_is_printed() {
     for setting in TEXT_SETTINGS.iter().filter(|setting| !setting.contains("read_only")) {
         database.alter(&format!("SET {setting}"));
     }
-    let (code, _, err) = stage.output(&["dead-letters", "retry", "-t", "old"]);
+    let (code, _, err) = fixture.output(&["dead-letters", "retry", "-t", "old"]);
     assert!(code == 0 && err.contains("1 stored, 0 remain"), "{err}");
-    let (code, out, err) = stage.output(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
+    let (code, out, err) = fixture.output(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
     assert!(code == 0 && out == "dropped 2 dead letters\n", "{err}");
     let stored = "SELECT observed_at = '2026-11-20T12:00:06Z' AND kafka_offset = 8 FROM events WHERE seq = 6";
     assert_eq!(database.ask(stored), "(t)");
 }
 
 /// Stores windows of two months, and hours and a day between windows: `histogram` is merged from all of them.
-fn store_some_rates(stage: &Stage) {
-    with_partitions(stage);
+fn store_some_rates(fixture: &CommandFixture) {
+    with_partitions(fixture);
     for begin in ["2026-10-20T12:00:00Z", "2026-11-20T10:30:00Z", "2026-11-20T12:00:00Z", "2026-11-22T12:00:00Z"] {
         let windows =
             [(0, 40), (5, 90), (10, 60)].map(|(minutes, mbps)| window(utc(begin) + TimeDelta::minutes(minutes), mbps));
-        store_windows(stage, &windows);
+        store_windows(fixture, &windows);
     }
     for hour in ["2026-11-20T11:00:00Z", "2026-11-20T12:00:00Z"] {
-        store_hour_or_day(stage, "hour", utc(hour), &[(10, 3_500), (900, 100)]);
+        store_hour_or_day(fixture, "hour", utc(hour), &[(10, 3_500), (900, 100)]);
     }
-    store_hour_or_day(stage, "day", utc("2026-11-21T00:00:00Z"), &[(20, 86_400)]);
+    store_hour_or_day(fixture, "day", utc("2026-11-21T00:00:00Z"), &[(20, 86_400)]);
 }
 
 /// Each query may go to another session of the server.
 #[test]
 fn readers_work_through_a_pooler_in_transaction_mode() {
     let test = "consumer_commands::output::readers_work_through_a_pooler_in_transaction_mode";
-    let Some(mut stage) = Stage::postgres(test) else { return };
+    let Some(mut fixture) = CommandFixture::postgres(test) else { return };
     if !is_installed("pgbouncer") {
         return skip(test, "needs pgbouncer");
     }
-    stage.store_events(&[updated("gw", 1)]);
-    stage.store(&vec![b"garbage".to_vec(); 30]);
-    let expected = printed(&stage.url);
-    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    fixture.store_events(&[updated("gw", 1)]);
+    fixture.store(&vec![b"garbage".to_vec(); 30]);
+    let expected = printed(&fixture.url);
+    let Home::Postgres(database) = &fixture.home else { panic!("it is one") };
     let pooler = Pooler::start(database, "transaction");
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..4).map(|_| scope.spawn(|| printed(&pooler.url))).collect();
@@ -165,20 +165,20 @@ fn readers_work_through_a_pooler_in_transaction_mode() {
         };
         all.map(first).collect()
     };
-    let untouched = left(&stage.url);
+    let untouched = left(&fixture.url);
     (0..8).for_each(|_| assert_eq!(left(&pooler.url), untouched));
 }
 
 /// Rows are printed as they arrive: memory does not grow with their number.
-fn memory_is_bounded(stage: &Stage, rows: u64) {
-    stage.run(&format!(
+fn memory_is_bounded(fixture: &CommandFixture, rows: u64) {
+    fixture.run(&format!(
         "INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
          SELECT 'gateway-' || i, 'eth0', 'rx', 'wan-down', '2026-11-20', 1, i FROM n"
     ));
     for format in ["table", "json", "csv"] {
         let mut command = command();
-        command.args(["totals", "--format", format]).env("HIGHWATER_STORE__URL", &stage.url);
+        command.args(["totals", "--format", format]).env("HIGHWATER_STORE__URL", &fixture.url);
         let mut child = Spawned::start(command.stdout(std::process::Stdio::piped()));
         let mut peak = 0;
         let mut lines = 0;
@@ -200,25 +200,27 @@ fn memory_is_bounded(stage: &Stage, rows: u64) {
 
 #[test]
 fn sqlite_prints_many_rows_in_little_memory() {
-    memory_is_bounded(&Stage::sqlite(), 100_000);
+    memory_is_bounded(&CommandFixture::sqlite(), 100_000);
 }
 
 #[test]
 fn postgres_prints_many_rows_in_little_memory() {
-    if let Some(stage) = Stage::postgres("consumer_commands::output::postgres_prints_many_rows_in_little_memory") {
-        memory_is_bounded(&stage, 100_000);
+    if let Some(fixture) =
+        CommandFixture::postgres("consumer_commands::output::postgres_prints_many_rows_in_little_memory")
+    {
+        memory_is_bounded(&fixture, 100_000);
     }
 }
 
 #[test]
 fn a_spreadsheet_runs_nothing_of_what_messages_say() {
-    let mut stage = Stage::sqlite();
-    stage.store(&[b"=cmd|' /C calc'!A0".to_vec(), b"-1".to_vec()]);
-    let (_, csv, _) = stage.output(&["dead-letters", "list", "--format", "csv"]);
+    let mut fixture = CommandFixture::sqlite();
+    fixture.store(&[b"=cmd|' /C calc'!A0".to_vec(), b"-1".to_vec()]);
+    let (_, csv, _) = fixture.output(&["dead-letters", "list", "--format", "csv"]);
     assert!(csv.contains(",'=cmd|' /C calc'!A0,") && csv.contains(",'-1,"), "{csv}");
-    let (_, json, _) = stage.output(&["dead-letters", "list", "--format", "json"]);
+    let (_, json, _) = fixture.output(&["dead-letters", "list", "--format", "json"]);
     assert!(json.contains(r#""=cmd|' /C calc'!A0""#), "{json}");
-    stage.store(&["\u{202e}gpj.exe".as_bytes().to_vec()]);
-    let (_, table, _) = stage.output(&["dead-letters", "list"]);
+    fixture.store(&["\u{202e}gpj.exe".as_bytes().to_vec()]);
+    let (_, table, _) = fixture.output(&["dead-letters", "list"]);
     assert!(table.contains("\\u{202e}gpj.exe") && !table.contains('\u{202e}'), "{table}");
 }

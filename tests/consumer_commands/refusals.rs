@@ -1,6 +1,6 @@
 //! A store that cannot be asked ends each command with its exit code, and with what would mend it.
 
-use super::{Home, Stage};
+use super::{CommandFixture, Home};
 use crate::support::consumer::{Postgres, command};
 use crate::support::events::updated;
 use crate::support::process::output_of;
@@ -50,13 +50,13 @@ fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
 #[test]
 fn what_a_reader_may_not_is_named_with_the_sql_that_mends_it() {
     let test = "consumer_commands::refusals::what_a_reader_may_not_is_named_with_the_sql_that_mends_it";
-    let Some(mut stage) = Stage::postgres(test) else { return };
-    stage.store_events(&[updated("gw", 1)]);
-    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    let Some(mut fixture) = CommandFixture::postgres(test) else { return };
+    fixture.store_events(&[updated("gw", 1)]);
+    let Home::Postgres(database) = &fixture.home else { panic!("it is one") };
     let mut owner = database.client();
     let role = format!("Reader {:08x}", fastrand::u32(..));
     owner.batch_execute(&format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'r'")).unwrap();
-    let (_, server) = stage.url.split_once('@').unwrap();
+    let (_, server) = fixture.url.split_once('@').unwrap();
     let url = format!("postgres://{}:r@{server}", role.replace(' ', "%20"));
     let totals = |schema: Option<&str>| {
         let mut command = command();

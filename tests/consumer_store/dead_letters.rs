@@ -6,7 +6,7 @@ use highwater::consumer::store::StoreError;
 use highwater::message::Body;
 use highwater::wire;
 
-use super::{Bench, on_both, payloads};
+use super::{StoreFixture, on_both, payloads};
 use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, started, updated};
 use crate::support::stores::{batch_of, topic_id};
@@ -17,7 +17,7 @@ on_both!("consumer_store::dead_letters":
     times_that_no_database_has_are_dead_letters,
 );
 
-fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
+fn what_is_no_event_is_a_dead_letter_among_its_neighbours(fixture: &mut StoreFixture) {
     let long = "x".repeat(300);
     let bad: [Vec<u8>; 5] = [
         b"\xff\xfe\x00 garbage".to_vec(),
@@ -29,18 +29,18 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     let mut all = payloads([1]);
     all.extend(bad);
     all.extend(payloads([2]));
-    let applied = bench.store(&all);
+    let applied = fixture.store(&all);
     assert_eq!((applied.inserted, applied.rejected.len()), (2, 5));
-    assert_eq!(bench.ask("SELECT count(*), min(kafka_offset), max(kafka_offset) FROM dead_letters"), "5,1,5");
-    assert_eq!(bench.ask("SELECT seq, kafka_offset FROM events"), "1,0 2,6");
-    assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE kafka_offset = 1"), "11");
+    assert_eq!(fixture.ask("SELECT count(*), min(kafka_offset), max(kafka_offset) FROM dead_letters"), "5,1,5");
+    assert_eq!(fixture.ask("SELECT seq, kafka_offset FROM events"), "1,0 2,6");
+    assert_eq!(fixture.ask("SELECT length(payload) FROM dead_letters WHERE kafka_offset = 1"), "11");
     // Alone in a quiet topic.
-    assert_eq!(bench.store(&[b"garbage".to_vec()]).rejected.len(), 1);
-    assert_eq!(bench.checkpoint().next_offset, 8);
-    assert_eq!(bench.store(&payloads([3])).inserted, 1);
+    assert_eq!(fixture.store(&[b"garbage".to_vec()]).rejected.len(), 1);
+    assert_eq!(fixture.checkpoint().next_offset, 8);
+    assert_eq!(fixture.store(&payloads([3])).inserted, 1);
 }
 
-fn a_dead_letter_is_kept_whatever_it_claims(bench: &mut Bench) {
+fn a_dead_letter_is_kept_whatever_it_claims(fixture: &mut StoreFixture) {
     let named = |agent: &str, seq| wire::to_json(&updated(agent, seq));
     let claims = [
         named("gw\0", 1),
@@ -54,11 +54,11 @@ fn a_dead_letter_is_kept_whatever_it_claims(bench: &mut Bench) {
         let record = Record::new(offset, times[offset as usize], Some(b"\0"), Some(payload));
         batch.push(0, Record { content: Err("no \0 event".into()), ..record }, || (0, 0));
     }
-    assert_eq!(bench.store.apply(&batch, Utc::now()).unwrap().rejected.len(), 4);
-    assert_eq!(bench.ask("SELECT count(*), count(kafka_timestamp) FROM dead_letters"), "4,1");
+    assert_eq!(fixture.store.apply(&batch, Utc::now()).unwrap().rejected.len(), 4);
+    assert_eq!(fixture.ask("SELECT count(*), count(kafka_timestamp) FROM dead_letters"), "4,1");
 }
 
-fn times_that_no_database_has_are_dead_letters(bench: &mut Bench) {
+fn times_that_no_database_has_are_dead_letters(fixture: &mut StoreFixture) {
     let event = String::from_utf8(wire::to_json(&event("gw", 1, Body::BreachUpdated(breach("b", 1))))).unwrap();
     let field = |name: &str| {
         let from = event.find(&format!("\"{name}\":\"")).unwrap();
@@ -72,7 +72,7 @@ fn times_that_no_database_has_are_dead_letters(bench: &mut Bench) {
         }
     }
     all.extend(payloads([2]));
-    let applied = bench.store(&all);
+    let applied = fixture.store(&all);
     assert_eq!((applied.inserted, applied.rejected.len()), (1, 20), "{:?}", applied.rejected);
     for (refused, name) in
         applied.rejected.iter().zip(["observed_at", "started_at", "raised_at", "ended_at"].iter().cycle())
@@ -89,7 +89,7 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     ) else {
         return;
     };
-    let mut bench = Bench::postgres(&postgres);
+    let mut fixture = StoreFixture::postgres(&postgres);
     // Too long for an index, and not to be compressed.
     let long: String = (0..20_000).map(|_| fastrand::alphanumeric()).collect();
     let odd = |seq| wire::to_json(&event("gw", seq, Body::BreachUpdated(breach(&long, seq))));
@@ -97,15 +97,15 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     all.insert(10, odd(101));
     all.insert(30, odd(102));
     all.push(odd(103));
-    let applied = bench.store(&all);
+    let applied = fixture.store(&all);
     assert_eq!((applied.inserted, applied.rejected.len()), (50, 3), "{applied:?}");
     assert!(applied.rejected[0].error.contains("breach_id"), "{applied:?}");
     // Alone, and all of a batch.
-    assert_eq!(bench.store(&[odd(104)]).rejected.len(), 1);
-    assert_eq!(bench.store(&[odd(105), odd(106), odd(107)]).rejected.len(), 3);
-    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "7");
-    assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,50");
-    assert_eq!(bench.checkpoint().next_offset, 57);
+    assert_eq!(fixture.store(&[odd(104)]).rejected.len(), 1);
+    assert_eq!(fixture.store(&[odd(105), odd(106), odd(107)]).rejected.len(), 3);
+    assert_eq!(fixture.ask("SELECT count(*) FROM dead_letters"), "7");
+    assert_eq!(fixture.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,50");
+    assert_eq!(fixture.checkpoint().next_offset, 57);
 }
 
 /// A database that refuses everything is broken, not the messages.
@@ -113,11 +113,11 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
 fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     let test = "consumer_store::dead_letters::a_database_that_refuses_its_own_probe_makes_no_dead_letters";
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    let mut bench = Bench::postgres(&postgres);
-    bench.run("ALTER TABLE events ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID");
-    let fault = bench.store.apply(&batch_of(0, &payloads(1..=5)), Utc::now()).unwrap_err();
+    let mut fixture = StoreFixture::postgres(&postgres);
+    fixture.run("ALTER TABLE events ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID");
+    let fault = fixture.store.apply(&batch_of(0, &payloads(1..=5)), Utc::now()).unwrap_err();
     assert!(matches!(&fault, StoreError::Misconfigured(text) if text.contains("broken")), "{fault:?}");
-    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
-    bench.run("ALTER TABLE events DROP CONSTRAINT broken");
-    assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
+    assert_eq!(fixture.ask("SELECT count(*) FROM dead_letters"), "0");
+    fixture.run("ALTER TABLE events DROP CONSTRAINT broken");
+    assert_eq!(fixture.store(&payloads(1..=5)).inserted, 5);
 }

@@ -7,7 +7,7 @@ use highwater::consumer::store::{RetriedRecord, RetryOutcome, StoreError, StoreU
 use highwater::message::{Direction, Event};
 use highwater::wire;
 
-use super::{Bench, payloads};
+use super::{StoreFixture, payloads};
 use crate::support::consumer::Postgres;
 use crate::support::events::{event, link_rates, noon, rates_since, started, updated};
 use crate::support::stores::{insert_checkpoint, store_options, topic_id};
@@ -17,7 +17,7 @@ use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let test = "consumer_store::postgres::a_bad_clock_makes_few_partitions_and_loses_nothing";
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    let mut bench = Bench::postgres(&postgres);
+    let mut fixture = StoreFixture::postgres(&postgres);
     let payloads: Vec<Vec<u8>> = (1..=2_000)
         .map(|seq: u64| {
             let mut event = event("gw", seq, started());
@@ -29,23 +29,23 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let mut rejected = Vec::new();
     while !rest.is_empty() {
         let mut batch = Batch::new(&topic_id("events"));
-        let from = bench.next;
+        let from = fixture.next;
         while !batch.is_full() && !rest.is_empty() {
-            batch.push(0, Record::new(bench.next, Some(7), None, Some(&rest[0])), || (0, from));
-            (bench.next, rest) = (bench.next + 1, &rest[1..]);
+            batch.push(0, Record::new(fixture.next, Some(7), None, Some(&rest[0])), || (0, from));
+            (fixture.next, rest) = (fixture.next + 1, &rest[1..]);
         }
-        rejected.extend(bench.store.apply(&batch, Utc::now()).unwrap().rejected);
+        rejected.extend(fixture.store.apply(&batch, Utc::now()).unwrap().rejected);
     }
     assert!(rejected[0].error.contains("clock of gw"), "{:?}", rejected[0]);
-    assert_eq!(bench.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
-    assert_eq!(bench.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
+    assert_eq!(fixture.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
+    assert_eq!(fixture.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
     // Those within reach of the existing partitions are rows, and the others become rows later.
-    let stored: usize = bench.ask("SELECT count(*) FROM events").parse().unwrap();
+    let stored: usize = fixture.ask("SELECT count(*) FROM events").parse().unwrap();
     assert!((300..400).contains(&stored), "{stored}");
-    bench.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
+    fixture.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
     let record = Record::new(1_900, Some(7), None, Some(&payloads[1_900]));
     let retried = RetriedRecord { partition: 0, generation: 0, record };
-    let summary = bench.store.retry(&topic_id("events"), &[retried], Utc::now()).unwrap();
+    let summary = fixture.store.retry(&topic_id("events"), &[retried], Utc::now()).unwrap();
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
 }
 
@@ -54,18 +54,18 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
 fn partitions_outside_of_the_retention_are_counted_by_table() {
     let test = "consumer_store::postgres::partitions_outside_of_the_retention_are_counted_by_table";
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    let mut bench = Bench::postgres(&postgres);
+    let mut fixture = StoreFixture::postgres(&postgres);
     let old = |days| Utc::now() - TimeDelta::days(days);
     let windows: Vec<Event> = (1..=20_u32)
         .map(|seq| {
             rates_since(old(100 + 8 * i64::from(seq)), "gw", seq.into(), vec![link_rates("eth0", Direction::Rx, &[8])])
         })
         .collect();
-    let applied = bench.store_events(&windows);
+    let applied = fixture.store_events(&windows);
     assert_eq!((applied.inserted, applied.rejected.len()), (12, 8), "{applied:?}");
     let mut event = event("gw", 1, started());
     event.stamp.observed_at = old(900);
-    let applied = bench.store_events(&[event]);
+    let applied = fixture.store_events(&[event]);
     assert_eq!((applied.inserted, applied.rejected), (1, vec![]));
 }
 
@@ -74,15 +74,15 @@ fn a_day_that_vanished_is_made_again() {
     let Some(postgres) = Postgres::or_skip("consumer_store::postgres::a_day_that_vanished_is_made_again") else {
         return;
     };
-    let mut bench = Bench::postgres(&postgres);
-    bench.store(&payloads(1..=3));
-    bench.run("DROP TABLE events_20261101");
-    assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
+    let mut fixture = StoreFixture::postgres(&postgres);
+    fixture.store(&payloads(1..=3));
+    fixture.run("DROP TABLE events_20261101");
+    assert_eq!(fixture.store(&payloads(4..=5)).inserted, 2);
     // Detached by an operator who keeps it.
-    bench.run("ALTER TABLE events DETACH PARTITION events_20261101");
-    assert_eq!(bench.store(&payloads(6..=7)).inserted, 2);
-    assert_eq!(bench.ask("SELECT seq FROM events"), "6 7");
-    assert_eq!(bench.ask("SELECT seq FROM events_20261101"), "4 5", "what somebody keeps is left alone");
+    fixture.run("ALTER TABLE events DETACH PARTITION events_20261101");
+    assert_eq!(fixture.store(&payloads(6..=7)).inserted, 2);
+    assert_eq!(fixture.ask("SELECT seq FROM events"), "6 7");
+    assert_eq!(fixture.ask("SELECT seq FROM events_20261101"), "4 5", "what somebody keeps is left alone");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use highwater::consumer::store::TotalKey;
 use highwater::message::{Body, Event};
 use proptest::prelude::*;
 
-use super::{Bench, on_both};
+use super::{StoreFixture, on_both};
 use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, noon, started, updated};
 
@@ -18,7 +18,7 @@ on_both!("consumer_store::totals":
 );
 
 /// Retention deletes a breach before the totals that it is in; Kafka may bring it again.
-fn a_breach_that_retention_deleted_is_not_counted_again(bench: &mut Bench) {
+fn a_breach_that_retention_deleted_is_not_counted_again(fixture: &mut StoreFixture) {
     let old = |seq| {
         let mut event = updated("gw", seq);
         event.stamp.observed_at -= TimeDelta::days(60);
@@ -27,13 +27,13 @@ fn a_breach_that_retention_deleted_is_not_counted_again(bench: &mut Bench) {
         }
         event
     };
-    bench.store_events(&[old(1), old(2)]);
-    bench.age("events", "seq < 3");
-    bench.retire(10, noon() + TimeDelta::days(3));
-    assert_eq!(bench.ask("SELECT count(*) FROM breach_state"), "0");
-    let totals = bench.ask("SELECT breaches, excess_bytes FROM totals");
-    assert_eq!(bench.store_events(&[old(1), old(2)]).inserted, 2);
-    assert_eq!(bench.ask("SELECT breaches, excess_bytes FROM totals"), totals);
+    fixture.store_events(&[old(1), old(2)]);
+    fixture.age("events", "seq < 3");
+    fixture.retire(10, noon() + TimeDelta::days(3));
+    assert_eq!(fixture.ask("SELECT count(*) FROM breach_state"), "0");
+    let totals = fixture.ask("SELECT breaches, excess_bytes FROM totals");
+    assert_eq!(fixture.store_events(&[old(1), old(2)]).inserted, 2);
+    assert_eq!(fixture.ask("SELECT breaches, excess_bytes FROM totals"), totals);
 }
 
 const TOTALS: &str =
@@ -44,7 +44,7 @@ fn total_key(agent: &str) -> TotalKey {
     TotalKey { agent, interface, direction: "rx", limit_name }
 }
 
-fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
+fn totals_are_by_agent_interface_direction_and_day(fixture: &mut StoreFixture) {
     let excess = |agent: &str, seq, id: &str, bytes| {
         let mut breach = breach(id, seq);
         breach.excess_bytes = bytes;
@@ -58,35 +58,35 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     // Two breaches of one day; the greatest of the first is not its last word, and one comes twice.
     let first =
         [excess("gw", 1, "a", 100), excess("gw", 2, "a", 900), excess("gw", 3, "a", 500), excess("gw", 4, "b", 7)];
-    let applied = bench.store_events(&first);
-    assert_eq!(applied.grown, BTreeMap::from([(total_key("gw"), 907)]));
-    let applied = bench.store_events(&[first[1].clone(), excess("gw", 5, "a", 1_000), excess("other", 1, "a", 1)]);
-    assert_eq!(applied.grown[&total_key("gw")], 100);
-    bench.store_events(&[elsewhere(6, "eth1", 0), elsewhere(7, "eth0", 1)]);
-    bench.store_events(&[event("gw", 8, started())]);
+    let applied = fixture.store_events(&first);
+    assert_eq!(applied.added_totals, BTreeMap::from([(total_key("gw"), 907)]));
+    let applied = fixture.store_events(&[first[1].clone(), excess("gw", 5, "a", 1_000), excess("other", 1, "a", 1)]);
+    assert_eq!(applied.added_totals[&total_key("gw")], 100);
+    fixture.store_events(&[elsewhere(6, "eth1", 0), elsewhere(7, "eth0", 1)]);
+    fixture.store_events(&[event("gw", 8, started())]);
     let all = "gw,eth0,rx,wan-down,2026-11-20,2,1007 gw,eth0,rx,wan-down,2026-11-21,1,875 gw,eth1,rx,wan-down,2026-11-20,1,750 \
                other,eth0,rx,wan-down,2026-11-20,1,1";
-    assert_eq!(bench.ask(TOTALS), all);
-    assert_eq!(bench.store_events(&first).grown, BTreeMap::new());
-    bench.store_events(&[excess("gw", 9, "a", 1_001)]);
-    assert_eq!(bench.ask("SELECT excess_bytes FROM totals WHERE breaches = 2"), "1008");
+    assert_eq!(fixture.ask(TOTALS), all);
+    assert_eq!(fixture.store_events(&first).added_totals, BTreeMap::new());
+    fixture.store_events(&[excess("gw", 9, "a", 1_001)]);
+    assert_eq!(fixture.ask("SELECT excess_bytes FROM totals WHERE breaches = 2"), "1008");
 }
 
 /// No traffic is that large; but a sum that overflows must not hold up the others.
-fn totals_stop_at_the_greatest_number(bench: &mut Bench) {
+fn totals_stop_at_the_greatest_number(fixture: &mut StoreFixture) {
     let huge = |seq, id: &str| {
         let mut breach = breach(id, seq);
         breach.excess_bytes = i64::MAX as u64 - 1;
         event("gw", seq, Body::BreachUpdated(breach))
     };
-    assert_eq!(bench.store_events(&[huge(1, "a"), huge(2, "b")]).inserted, 2);
-    assert_eq!(bench.store_events(&[huge(3, "c"), updated("gw", 4)]).inserted, 2);
-    assert_eq!(bench.ask("SELECT breaches, excess_bytes FROM totals"), format!("4,{}", i64::MAX));
-    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
+    assert_eq!(fixture.store_events(&[huge(1, "a"), huge(2, "b")]).inserted, 2);
+    assert_eq!(fixture.store_events(&[huge(3, "c"), updated("gw", 4)]).inserted, 2);
+    assert_eq!(fixture.ask("SELECT breaches, excess_bytes FROM totals"), format!("4,{}", i64::MAX));
+    assert_eq!(fixture.ask("SELECT count(*) FROM dead_letters"), "0");
 }
 
 /// Any order, copies, any batches: the same sums, and the reported increases make up the same.
-fn totals_add_up(bench: &mut Bench, agent: &str, sends: &[usize], cuts: &[usize]) {
+fn totals_add_up(fixture: &mut StoreFixture, agent: &str, sends: &[usize], cuts: &[usize]) {
     let events: Vec<Event> = (0..12_usize)
         .map(|index| {
             let mut breach = breach(["a", "b", "c"][index % 3], index as u64 + 1);
@@ -102,25 +102,25 @@ fn totals_add_up(bench: &mut Bench, agent: &str, sends: &[usize], cuts: &[usize]
         let (head, tail) = rest.split_at(cut.min(rest.len()));
         rest = tail;
         if !head.is_empty() {
-            added += bench.store_events(head).grown.values().sum::<u64>();
+            added += fixture.store_events(head).added_totals.values().sum::<u64>();
         }
     }
     let sql = format!("SELECT CAST(day AS text), breaches, excess_bytes FROM totals WHERE agent = '{agent}'");
-    assert_eq!(bench.ask(&sql), "2026-11-20,2,390 2026-11-21,1,8", "{sends:?} {cuts:?}");
+    assert_eq!(fixture.ask(&sql), "2026-11-20,2,390 2026-11-21,1,8", "{sends:?} {cuts:?}");
     assert_eq!(added, 398);
 }
 
-fn totals_in_any_order(mut bench: Bench, cases: u32) {
+fn totals_in_any_order(mut fixture: StoreFixture, cases: u32) {
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let sends = Just((0..20).collect::<Vec<usize>>()).prop_shuffle();
     let cuts = proptest::collection::vec(1..6_usize, 0..8);
-    let bench = std::cell::RefCell::new((&mut bench, 0));
+    let fixture = std::cell::RefCell::new((&mut fixture, 0));
     runner
         .run(&(sends, cuts), |(sends, cuts)| {
-            let (bench, count) = &mut *bench.borrow_mut();
+            let (fixture, count) = &mut *fixture.borrow_mut();
             *count += 1;
-            totals_add_up(bench, &format!("gw-{count}"), &sends, &cuts);
+            totals_add_up(fixture, &format!("gw-{count}"), &sends, &cuts);
             Ok(())
         })
         .unwrap();
@@ -128,7 +128,7 @@ fn totals_in_any_order(mut bench: Bench, cases: u32) {
 
 #[test]
 fn sqlite_adds_up_the_same_totals_in_any_order() {
-    totals_in_any_order(Bench::sqlite(), 64);
+    totals_in_any_order(StoreFixture::sqlite(), 64);
 }
 
 #[test]
@@ -137,5 +137,5 @@ fn postgres_adds_up_the_same_totals_in_any_order() {
     else {
         return;
     };
-    totals_in_any_order(Bench::postgres(&postgres), 64);
+    totals_in_any_order(StoreFixture::postgres(&postgres), 64);
 }

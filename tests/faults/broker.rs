@@ -4,24 +4,24 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::consumer::Postgres;
+use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::{Cluster, Kafka};
-use crate::support::world::World;
 
 #[test]
 fn broker_killed() {
     let test = "faults::broker::broker_killed";
     let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-killed", short: 2, long: 50, fresh_every: 10 };
-    let make = || World::new(fault.name, &kafka, &postgres).named();
-    rounds(&fault, make, |world, rng| {
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
         let away = Duration::from_millis(rng.u64(0..2_000));
         let fail = |_: &mut _| {
             kafka.kill();
             sleep(away);
         };
-        world.through(rng, fail, || drop(kafka.start()))
+        pipeline.run_through_fault(rng, fail, || drop(kafka.start()))
     });
 }
 
@@ -32,15 +32,15 @@ fn three_brokers_leader_killed() {
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some(cluster) = Cluster::of_three(test) else { return };
     let fault = Fault { name: "three-brokers-leader-killed", short: 1, long: 20, fresh_every: 10 };
-    let make = || World::new(fault.name, &cluster.kafka, &postgres).named();
-    rounds(&fault, make, |world, rng| {
-        let leader = cluster.leader(&world.topic);
+    let make = || Pipeline::new(fault.name, &cluster.kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
+        let leader = cluster.leader(&pipeline.topic);
         let away = Duration::from_millis(rng.u64(0..8_000));
         let fail = |_: &mut _| {
             leader.kill();
             sleep(away);
         };
-        world.through(rng, fail, || drop(leader.start()))
+        pipeline.run_through_fault(rng, fail, || drop(leader.start()))
     });
 }
 
@@ -49,13 +49,13 @@ fn broker_stopped() {
     let test = "faults::broker::broker_stopped";
     let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-stopped", short: 1, long: 20, fresh_every: 10 };
-    let make = || World::new(fault.name, &kafka, &postgres).named();
-    rounds(&fault, make, |world, rng| {
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             kafka.signal("STOP");
             sleep(Duration::from_millis(rng.u64(1_000..12_000)));
         };
-        world.through(rng, fail, || kafka.signal("CONT"))
+        pipeline.run_through_fault(rng, fail, || kafka.signal("CONT"))
     });
 }
 
@@ -64,13 +64,13 @@ fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
     let proxy = Proxy::new("");
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
-    rounds(fault, make, |world, rng| {
+    let make = || Pipeline::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
+    rounds(fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(mode);
             sleep(Duration::from_millis(rng.u64(500..longest_s * 1_000)));
         };
-        world.through(rng, fail, || proxy.set(Mode::Pass))
+        pipeline.run_through_fault(rng, fail, || proxy.set(Mode::Pass))
     });
 }
 
@@ -109,12 +109,12 @@ fn outage_over_5_min() {
     let test = "faults::broker::outage_over_5_min";
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
-    rounds(&fault, make, |world, rng| {
+    let make = || Pipeline::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
+    rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(Mode::Refuse);
             sleep(Duration::from_secs(rng.u64(310..340)));
         };
-        world.through(rng, fail, || proxy.set(Mode::Pass))
+        pipeline.run_through_fault(rng, fail, || proxy.set(Mode::Pass))
     });
 }

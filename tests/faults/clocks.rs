@@ -9,9 +9,9 @@ use chrono::TimeDelta;
 use crate::support::agent;
 use crate::support::faketime;
 use crate::support::netns::skip;
+use crate::support::pipeline::Pipeline;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::kafka_and_postgres;
-use crate::support::world::World;
 
 /// Traffic of a known rate: `syn0` receives between 6 and 98 Mbit/s all the time, and never 500.
 fn steady(brokers: &str, topic: &str) -> String {
@@ -31,8 +31,8 @@ fn steady(brokers: &str, topic: &str) -> String {
 
 /// Asserts that the only breach was raised once and never cleared, and lasts as long as the monotonic clock says, from each of its
 /// events to the next.
-fn breach_is_true(world: &World) {
-    let database = &world.database;
+fn assert_breach_matches_clock(pipeline: &Pipeline) {
+    let database = &pipeline.database;
     assert_eq!(database.ask("SELECT count(*) FROM events WHERE limit_name = 'never'"), "(0)");
     let sql = "SELECT kind, count(*) FROM events WHERE kind IN ('breach_raised', 'breach_cleared') GROUP BY kind";
     assert_eq!(database.ask(sql), "(breach_raised,1)");
@@ -50,12 +50,12 @@ fn clock_jumps() {
     let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
     let fault = Fault { name: "clock-jumps", short: 5, long: 100, fresh_every: 10 };
     let make = || {
-        let mut world = World::new(fault.name, &kafka, &postgres);
-        world.agent.configure(&steady(world.brokers(), &world.topic));
-        let consuming = world.start_consumer();
-        (world, consuming, tempfile::tempdir().expect("a temporary directory"))
+        let mut pipeline = Pipeline::new(fault.name, &kafka, &postgres);
+        pipeline.agent.configure(&steady(pipeline.brokers(), &pipeline.topic));
+        let consuming = pipeline.start_consumer();
+        (pipeline, consuming, tempfile::tempdir().expect("a temporary directory"))
     };
-    rounds(&fault, make, |(world, _consuming, directory), rng| {
+    rounds(&fault, make, |(pipeline, _consuming, directory), rng| {
         let offset = directory.path().join("offset");
         fs::write(&offset, "+0").expect("it can be written");
         let mut command = agent::command();
@@ -64,7 +64,7 @@ fn clock_jumps() {
             .env("FAKETIME_TIMESTAMP_FILE", &offset)
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        let running = world.agent.start_as(command, &[]);
+        let running = pipeline.agent.start_as(command, &[]);
         running.until("reading by");
         let mut jumps = Vec::new();
         for _ in 0..rng.u8(1..4) {
@@ -82,17 +82,17 @@ fn clock_jumps() {
             agent::until("two events after the jump", || (told() >= before + 2).then_some(()));
         }
         sleep(Duration::from_millis(rng.u64(200..800)));
-        world.end_agent(running);
-        world.drain_agent();
-        let outcome = world.settle();
+        pipeline.end_agent(running);
+        pipeline.drain_agent();
+        let outcome = pipeline.wait_and_compare();
         assert_eq!(outcome.declared, 0, "a jump makes nothing old, and nothing lost");
-        breach_is_true(world);
+        assert_breach_matches_clock(pipeline);
         for jump in jumps {
             let sql = format!(
                 "SELECT count(*) > 0 FROM events WHERE abs(extract(epoch FROM observed_at - now()) - {}) < 600",
                 jump.num_seconds()
             );
-            assert_eq!(world.database.ask(&sql), "(t)", "rows of the time that the clock showed");
+            assert_eq!(pipeline.database.ask(&sql), "(t)", "rows of the time that the clock showed");
         }
         outcome
     });

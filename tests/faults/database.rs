@@ -7,22 +7,22 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::support::consumer::Postgres;
+use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Cut, Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
-use crate::support::world::World;
 
 #[test]
 fn database_restarted() {
     let Some((kafka, postgres)) = kafka_and_own_postgres("faults::database::database_restarted") else { return };
     let fault = Fault { name: "database-restarted", short: 3, long: 150, fresh_every: 25 };
-    let make = || World::new(fault.name, &kafka, &postgres).named();
-    rounds(&fault, make, |world, rng| {
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut Rng| {
             postgres.kill();
             sleep(Duration::from_millis(rng.u64(0..1_500)));
         };
-        world.through(rng, fail, || drop(postgres.start()))
+        pipeline.run_through_fault(rng, fail, || drop(postgres.start()))
     });
 }
 
@@ -30,20 +30,20 @@ fn database_restarted() {
 fn database_stopped() {
     let Some((kafka, postgres)) = kafka_and_own_postgres("faults::database::database_stopped") else { return };
     let fault = Fault { name: "database-stopped", short: 1, long: 20, fresh_every: 10 };
-    let make = || World::new(fault.name, &kafka, &postgres).named();
-    rounds(&fault, make, |world, rng| {
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut Rng| {
             postgres.signal("STOP");
             sleep(Duration::from_millis(rng.u64(500..15_000)));
         };
-        world.through(rng, fail, || postgres.signal("CONT"))
+        pipeline.run_through_fault(rng, fail, || postgres.signal("CONT"))
     });
 }
 
-fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> World {
-    proxy.lead_to(&postgres.address());
+fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> Pipeline {
+    proxy.set_upstream(&postgres.address());
     let through = |url: &str| url.replace(&postgres.address(), &proxy.address());
-    World::behind(name, kafka, &kafka.address, postgres, through).named()
+    Pipeline::behind(name, kafka, &kafka.address, postgres, through).named()
 }
 
 #[test]
@@ -53,12 +53,12 @@ fn database_unreachable() {
     let fault = Fault { name: "database-unreachable", short: 1, long: 20, fresh_every: 10 };
     let proxy = Proxy::new("");
     let make = || behind(&proxy, fault.name, &kafka, &postgres);
-    rounds(&fault, make, |world, rng| {
+    rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut Rng| {
             proxy.set(Mode::Refuse);
             sleep(Duration::from_millis(rng.u64(500..10_000)));
         };
-        world.through(rng, fail, || proxy.set(Mode::Pass))
+        pipeline.run_through_fault(rng, fail, || proxy.set(Mode::Pass))
     });
 }
 
@@ -70,12 +70,12 @@ fn backend_lost_at_commit() {
     let fault = Fault { name: "backend-lost-at-commit", short: 2, long: 50, fresh_every: 25 };
     let proxy = Proxy::new("");
     let make = || behind(&proxy, fault.name, &kafka, &postgres);
-    rounds(&fault, make, |world, rng| {
+    rounds(&fault, make, |pipeline, rng| {
         let cuts = proxy.cuts();
         let fail = |rng: &mut Rng| {
             proxy.cut_at(b"COMMIT\0", if rng.bool() { Cut::Before } else { Cut::After });
             crate::support::agent::until("a COMMIT was cut", || (proxy.cuts() > cuts).then_some(()));
         };
-        world.through(rng, fail, || ())
+        pipeline.run_through_fault(rng, fail, || ())
     });
 }

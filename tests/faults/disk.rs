@@ -17,9 +17,9 @@ use highwater::units::ByteCount;
 use crate::support::agent::Running;
 use crate::support::consumer::{self, Postgres};
 use crate::support::netns::skip;
+use crate::support::pipeline::{Pipeline, busy};
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};
-use crate::support::world::{World, busy};
 
 /// Log lines of an agent that goes on without its disk, and that has it back.
 const DEGRADED: &str = "the journal cannot be written, so events are kept in memory";
@@ -97,18 +97,18 @@ fn strace_can() -> bool {
     strace.args(["-f", "-q", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
 }
 
-/// A world whose agent's state is on a disk of its own, which is unmounted first.
+/// A pipeline whose agent's state is on a disk of its own, which is unmounted first.
 struct OnDisk {
     disk: Disk,
-    world: World,
+    pipeline: Pipeline,
     _consuming: consumer::Running,
 }
 
 fn make_on_disk(fault: &Fault, kafka: &Kafka, postgres: &Postgres) -> OnDisk {
-    let mut world = World::new(fault.name, kafka, postgres);
-    let disk = Disk::on(&world.agent.state_dir()).expect("it could be mounted before");
-    let _consuming = world.start_consumer();
-    OnDisk { disk, world, _consuming }
+    let mut pipeline = Pipeline::new(fault.name, kafka, postgres);
+    let disk = Disk::on(&pipeline.agent.state_dir()).expect("it could be mounted before");
+    let _consuming = pipeline.start_consumer();
+    OnDisk { disk, pipeline, _consuming }
 }
 
 fn can_break_disks(test: &str) -> bool {
@@ -132,13 +132,13 @@ fn disk_rounds(test: &str, fault: &Fault, mut round: impl FnMut(&mut OnDisk, &mu
         |on_disk, rng| {
             let running = round(on_disk, rng);
             let recovery = recovered("the disk is back", || running.log().contains(BACK));
-            let world = &mut on_disk.world;
-            world.flows();
+            let pipeline = &mut on_disk.pipeline;
+            pipeline.wait_for_events();
             let windows = in_memory(&running.log());
-            world.end_agent(running);
-            world.drain_agent();
-            accept_rings(world, &windows);
-            let outcome = world.settle();
+            pipeline.end_agent(running);
+            pipeline.drain_agent();
+            accept_rings(pipeline, &windows);
+            let outcome = pipeline.wait_and_compare();
             Outcome { recovery: recovery + outcome.recovery, ..outcome }
         },
     );
@@ -153,12 +153,12 @@ fn in_memory(log: &str) -> Vec<u64> {
 }
 
 /// Accepts the events that were in memory, whose epochs only Kafka knows: in the order in which they are there.
-fn accept_rings(world: &mut World, windows: &[u64]) {
+fn accept_rings(pipeline: &mut Pipeline, windows: &[u64]) {
     let windows: Vec<u64> = windows.iter().copied().filter(|events| *events > 0).collect();
-    let rings = world.unknown_epochs(windows.len());
+    let rings = pipeline.unknown_epochs(windows.len());
     for (epoch, last) in rings.iter().zip(windows) {
-        let agent = world.agent.name().to_owned();
-        world.checker.accept(&agent, epoch, last);
+        let agent = pipeline.agent.name().to_owned();
+        pipeline.checker.accept(&agent, epoch, last);
     }
 }
 
@@ -169,26 +169,26 @@ fn until_degraded(running: &Running) {
 #[test]
 fn disk_full() {
     let fault = Fault { name: "disk-full", short: 1, long: 20, fresh_every: 10 };
-    disk_rounds("faults::disk::disk_full", &fault, |OnDisk { disk, world, .. }, rng| {
-        let running = world.start_agent();
-        world.flows();
+    disk_rounds("faults::disk::disk_full", &fault, |OnDisk { disk, pipeline, .. }, rng| {
+        let running = pipeline.start_agent();
+        pipeline.wait_for_events();
         // A journal that Kafka empties needs no more room than it has.
-        let (brokers, topic) = (world.brokers().to_owned(), world.topic.clone());
-        world.agent.configure(&busy("127.0.0.1:9", &topic));
+        let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
+        pipeline.agent.configure(&busy("127.0.0.1:9", &topic));
         running.signal("HUP");
         disk.fill(rng.u64(0..64 << 10));
         until_degraded(&running);
         let late = rng.bool();
         if late {
             // Events that were kept in memory are delivered from there, and are not on the disk afterwards.
-            world.agent.configure(&busy(&brokers, &topic));
+            pipeline.agent.configure(&busy(&brokers, &topic));
             running.signal("HUP");
         }
         sleep(Duration::from_millis(rng.u64(0..5_000)));
         disk.free();
         if !late {
             recovered("the disk is back", || running.log().contains(BACK));
-            world.agent.configure(&busy(&brokers, &topic));
+            pipeline.agent.configure(&busy(&brokers, &topic));
             running.signal("HUP");
         }
         running
@@ -198,11 +198,11 @@ fn disk_full() {
 #[test]
 fn disk_read_only_at_start() {
     let fault = Fault { name: "disk-read-only-at-start", short: 0, long: 10, fresh_every: 5 };
-    disk_rounds("faults::disk::disk_read_only_at_start", &fault, |OnDisk { disk, world, .. }, rng| {
+    disk_rounds("faults::disk::disk_read_only_at_start", &fault, |OnDisk { disk, pipeline, .. }, rng| {
         disk.remount("ro");
-        let running = world.agent.start(&["-v"]);
+        let running = pipeline.agent.start(&["-v"]);
         until_degraded(&running);
-        world.flows();
+        pipeline.wait_for_events();
         sleep(Duration::from_millis(rng.u64(0..3_000)));
         disk.remount("rw");
         running
@@ -211,9 +211,9 @@ fn disk_read_only_at_start() {
 
 /// Runs rounds in which the running agent's writes fail with `error`.
 fn failing(test: &str, fault: &Fault, calls: &[&str], error: &str) {
-    disk_rounds(test, fault, |OnDisk { world, .. }, rng| {
-        let running = world.start_agent();
-        world.flows();
+    disk_rounds(test, fault, |OnDisk { pipeline, .. }, rng| {
+        let running = pipeline.start_agent();
+        pipeline.wait_for_events();
         sleep(Duration::from_millis(rng.u64(0..1_000)));
         let calls = calls[rng.usize(..calls.len())];
         let failing = Failing::of(&running, calls, &format!("error={error}:when={}+", rng.u8(1..30)));

@@ -7,12 +7,12 @@ use fastrand::Rng;
 
 use crate::support::consumer::{Consumer, Running};
 use crate::support::events::produce;
+use crate::support::pipeline::Pipeline;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::kafka_and_postgres;
-use crate::support::world::World;
 
-fn start_member(world: &World) -> (Consumer, Running) {
-    let mut consumer = Consumer::new(world.brokers(), &world.topic, &world.database.url);
+fn start_member(pipeline: &Pipeline) -> (Consumer, Running) {
+    let mut consumer = Consumer::new(pipeline.brokers(), &pipeline.topic, &pipeline.database.url);
     let running = consumer.start(&[]);
     (consumer, running)
 }
@@ -22,22 +22,22 @@ fn start_member(world: &World) -> (Consumer, Running) {
 fn a_member_without_partitions_holds_up_nobody() {
     let test = "faults::groups::a_member_without_partitions_holds_up_nobody";
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
-    let mut world = World::new("idle-member", &kafka, &postgres);
+    let mut pipeline = Pipeline::new("idle-member", &kafka, &postgres);
     let mut members = Vec::new();
     for _ in 0..4 {
-        let (consumer, running) = start_member(&world);
+        let (consumer, running) = start_member(&pipeline);
         running.until("partition"); // those that are its own, or none; each join is a rebalance of all
         members.push((consumer, running));
     }
-    world.feed(8, 100);
+    pipeline.send_events(8, 100);
     for (_consumer, mut running) in members.drain(1..) {
         running.signal("TERM");
         assert!(running.wait().success(), "{}", running.log());
-        world.feed(8, 100);
-        let all = world.checker.accepted();
-        world.database.until("SELECT count(*) FROM events", &format!("({all})"));
+        pipeline.send_events(8, 100);
+        let all = pipeline.checker.accepted();
+        pipeline.database.until("SELECT count(*) FROM events", &format!("({all})"));
     }
-    assert!(world.settle().is_clean());
+    assert!(pipeline.wait_and_compare().is_clean());
 }
 
 /// A member that is woken after another has taken its partition over: its batch is not stored again.
@@ -48,22 +48,22 @@ fn consumer_stopped() {
     let fault = Fault { name: "consumer-stopped", short: 1, long: 20, fresh_every: 5 };
     rounds(
         &fault,
-        || World::new(fault.name, &kafka, &postgres),
-        |world, rng| {
-            let (_one, first) = start_member(world);
+        || Pipeline::new(fault.name, &kafka, &postgres),
+        |pipeline, rng| {
+            let (_one, first) = start_member(pipeline);
             first.until("partitions [0]");
-            world.feed(rng.u64(1..6), rng.u64(100..3_000));
+            pipeline.send_events(rng.u64(1..6), rng.u64(100..3_000));
             sleep(Duration::from_millis(rng.u64(0..400)));
             first.signal("STOP");
-            let (_two, second) = start_member(world);
+            let (_two, second) = start_member(pipeline);
             // Its session ends, and all is stored without it.
             second.until("partitions [0]");
-            let outcome = world.settle();
-            world.feed(rng.u64(1..6), rng.u64(1..500));
+            let outcome = pipeline.wait_and_compare();
+            pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
             first.signal("CONT");
             sleep(Duration::from_millis(rng.u64(0..500)));
-            world.feed(rng.u64(1..6), rng.u64(1..500));
-            let after = world.settle();
+            pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
+            let after = pipeline.wait_and_compare();
             for mut running in [first, second] {
                 running.signal("TERM");
                 assert!(running.wait().success(), "{}", running.log());
@@ -80,25 +80,25 @@ fn rebalances() {
     let fault = Fault { name: "rebalances", short: 5, long: 200, fresh_every: 20 };
     let make = || {
         let topic = kafka.topic(fault.name, 4);
-        let world = World::over(topic, fault.name, &kafka, &kafka.address, &postgres, str::to_owned);
-        let members: Vec<_> = (0..2).map(|_| start_member(&world)).collect();
-        (world, members)
+        let pipeline = Pipeline::over(topic, fault.name, &kafka, &kafka.address, &postgres, str::to_owned);
+        let members: Vec<_> = (0..2).map(|_| start_member(&pipeline)).collect();
+        (pipeline, members)
     };
-    rounds(&fault, make, |(world, members), rng| {
+    rounds(&fault, make, |(pipeline, members), rng| {
         for _ in 0..rng.u32(1..4) {
-            world.feed(8, rng.u64(1..400));
+            pipeline.send_events(8, rng.u64(1..400));
             sleep(Duration::from_millis(rng.u64(0..700)));
             if members.len() == 4 || members.len() > 2 && rng.bool() {
                 end_member(members.swap_remove(rng.usize(..members.len())), rng);
             } else {
-                members.push(start_member(world));
+                members.push(start_member(pipeline));
             }
         }
         // One more that leaves with a batch in hand.
-        world.feed(8, rng.u64(1..400));
+        pipeline.send_events(8, rng.u64(1..400));
         end_member(members.swap_remove(rng.usize(..members.len())), rng);
-        members.push(start_member(world));
-        world.settle()
+        members.push(start_member(pipeline));
+        pipeline.wait_and_compare()
     });
 }
 
@@ -118,19 +118,19 @@ fn group_offsets_wrong() {
     let fault = Fault { name: "group-offsets-wrong", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,
-        || World::new(fault.name, &kafka, &postgres),
-        |world, rng| {
-            world.feed(rng.u64(1..6), rng.u64(1..500));
-            world.consumer.until_end();
-            world.feed(rng.u64(1..6), rng.u64(1..500));
+        || Pipeline::new(fault.name, &kafka, &postgres),
+        |pipeline, rng| {
+            pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
+            pipeline.consumer.until_end();
+            pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
             let wrong: &[&str] = match rng.u8(..3) {
                 0 => &["--delete-offsets"],
                 1 => &["--reset-offsets", "--to-latest", "--execute"],
                 _ => &["--reset-offsets", "--to-earliest", "--execute"],
             };
-            kafka.change_group(&world.topic, &world.topic, wrong);
-            let (_consumer, running) = start_member(world);
-            let outcome = world.settle();
+            kafka.change_group(&pipeline.topic, &pipeline.topic, wrong);
+            let (_consumer, running) = start_member(pipeline);
+            let outcome = pipeline.wait_and_compare();
             drop(running);
             outcome
         },
@@ -145,28 +145,28 @@ fn sent_twice() {
     let fault = Fault { name: "sent-twice", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,
-        || World::new(fault.name, &kafka, &postgres).named(),
-        |world, rng| {
-            let running = world.start_consumer();
-            let events = world.events(rng.u64(1..6), rng.u64(2..1_000));
+        || Pipeline::new(fault.name, &kafka, &postgres).named(),
+        |pipeline, rng| {
+            let running = pipeline.start_consumer();
+            let events = pipeline.events(rng.u64(1..6), rng.u64(2..1_000));
             let mut from = 0;
             while from < events.len() {
                 let to = rng.usize(from + 1..=events.len());
                 let copies = events[from..to].iter().chain(&events[from..to]);
-                produce(world.brokers(), &world.topic, copies);
+                produce(pipeline.brokers(), &pipeline.topic, copies);
                 from = to;
             }
             sleep(Duration::from_millis(rng.u64(0..600)));
             running.kill();
-            let again = world.start_consumer();
+            let again = pipeline.start_consumer();
             // All of it once more, after a restart.
-            produce(world.brokers(), &world.topic, &events);
-            let outcome = world.settle();
+            produce(pipeline.brokers(), &pipeline.topic, &events);
+            let outcome = pipeline.wait_and_compare();
             // The copies are read to their end too.
-            let high = kafka.end(&world.topic);
-            world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({high})"));
+            let high = kafka.end(&pipeline.topic);
+            pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({high})"));
             again.kill();
-            outcome.and(world.settle())
+            outcome.and(pipeline.wait_and_compare())
         },
     );
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::support::pipeline::{Pipeline, busy};
 use crate::support::rounds::{Fault, recovered, rounds};
 use crate::support::services::kafka_and_postgres;
-use crate::support::world::{World, busy};
 
 /// More events than a small journal holds for long: some 1,000 a second.
 fn flood(brokers: &str, topic: &str) -> String {
@@ -33,28 +33,28 @@ fn journal_full() {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "journal-full", short: 1, long: 20, fresh_every: 10 };
     let make = || {
-        let mut world = World::new(fault.name, &kafka, &postgres);
-        let consuming = world.start_consumer();
-        (world, consuming)
+        let mut pipeline = Pipeline::new(fault.name, &kafka, &postgres);
+        let consuming = pipeline.start_consumer();
+        (pipeline, consuming)
     };
-    rounds(&fault, make, |(world, _consuming), rng| {
-        let (brokers, topic) = (world.brokers().to_owned(), world.topic.clone());
-        world.agent.configure(&flood("127.0.0.1:9", &topic));
-        let running = world.start_agent();
-        let journal = world.agent.state_dir().join("journal.db");
+    rounds(&fault, make, |(pipeline, _consuming), rng| {
+        let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
+        pipeline.agent.configure(&flood("127.0.0.1:9", &topic));
+        let running = pipeline.start_agent();
+        let journal = pipeline.agent.state_dir().join("journal.db");
         // The log may take 256 KiB of 1 MiB: a file that is larger than the rest had to evict.
         recovered("the journal is full", || journal.metadata().is_ok_and(|file| file.len() > 768 << 10));
         sleep(Duration::from_millis(rng.u64(2_000..6_000)));
         if rng.bool() {
             // The broker is back while the journal is full, and goes on filling.
-            world.agent.configure(&flood(&brokers, &topic));
+            pipeline.agent.configure(&flood(&brokers, &topic));
             running.signal("HUP");
             sleep(Duration::from_millis(rng.u64(0..2_000)));
         }
-        world.end_agent(running);
-        world.agent.configure(&flood(&brokers, &topic));
-        world.drain_agent();
-        let outcome = world.settle();
+        pipeline.end_agent(running);
+        pipeline.agent.configure(&flood(&brokers, &topic));
+        pipeline.drain_agent();
+        let outcome = pipeline.wait_and_compare();
         assert!(outcome.declared > 0, "it was never full");
         outcome
     });
@@ -105,39 +105,39 @@ fn journal_damaged() {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "journal-damaged", short: 20, long: 500, fresh_every: 25 };
     let make = || {
-        let mut world = World::new(fault.name, &kafka, &postgres);
-        let consuming = world.start_consumer();
-        (world, consuming)
+        let mut pipeline = Pipeline::new(fault.name, &kafka, &postgres);
+        let consuming = pipeline.start_consumer();
+        (pipeline, consuming)
     };
-    rounds(&fault, make, |(world, _consuming), rng| {
-        let (brokers, topic) = (world.brokers().to_owned(), world.topic.clone());
+    rounds(&fault, make, |(pipeline, _consuming), rng| {
+        let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
         if rng.u8(..4) > 0 {
-            world.agent.configure(&busy("127.0.0.1:9", &topic));
+            pipeline.agent.configure(&busy("127.0.0.1:9", &topic));
         }
         let is_killed = rng.u8(..8) > 0; // without a broker, an orderly end takes its 10 s
         loop {
-            let running = world.start_agent();
+            let running = pipeline.start_agent();
             sleep(Duration::from_millis(rng.u64(200..1_200)));
             if !is_killed {
-                world.end_agent(running);
+                pipeline.end_agent(running);
                 break;
             }
             drop(running); // by SIGKILL
             // Opening the journal repairs it: the files are put back.
             let left = tempfile::tempdir().expect("a temporary directory");
-            copy(&world.agent.state_dir(), left.path());
-            world.checker.accept_journal(&world.agent);
-            let behind = behind(&world.agent.state_dir());
-            copy(left.path(), &world.agent.state_dir());
+            copy(&pipeline.agent.state_dir(), left.path());
+            pipeline.checker.accept_journal(&pipeline.agent);
+            let behind = behind(&pipeline.agent.state_dir());
+            copy(left.path(), &pipeline.agent.state_dir());
             // Else it was killed before a transaction had returned: the event is in the journal, but was not reported.
             if behind == 0 {
                 break;
             }
             assert_eq!(behind, 1, "the mark follows each transaction");
         }
-        damage(&world.agent.state_dir(), rng);
-        world.agent.configure(&busy(&brokers, &topic));
-        world.drain_agent();
-        world.settle()
+        damage(&pipeline.agent.state_dir(), rng);
+        pipeline.agent.configure(&busy(&brokers, &topic));
+        pipeline.drain_agent();
+        pipeline.wait_and_compare()
     });
 }

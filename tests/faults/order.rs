@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::support::agent::{Agent, command};
 use crate::support::failpoints::under;
 use crate::support::netns::skip;
+use crate::support::pipeline::busy;
 use crate::support::services::Kafka;
-use crate::support::world::busy;
 
 /// System calls on the journal and on Kafka's sockets, by strace.
 #[derive(Debug, Default)]

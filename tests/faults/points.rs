@@ -13,10 +13,10 @@ use highwater::message::{Direction, Event};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{link_rates, produce, produce_raw, rates_since, updated};
 use crate::support::failpoints::{self, until_stopped};
+use crate::support::pipeline::Pipeline;
 use crate::support::process::until;
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};
-use crate::support::world::World;
 
 /// Makes a fault and a test for each point of a program, and the list of them.
 macro_rules! kill_at {
@@ -58,17 +58,17 @@ fn kill_agent(test: &str, fault: Fault, point: &str) {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || {
-        let mut world = World::new(fault.name, &kafka, &postgres);
-        let consuming = world.start_consumer();
-        (world, consuming)
+        let mut pipeline = Pipeline::new(fault.name, &kafka, &postgres);
+        let consuming = pipeline.start_consumer();
+        (pipeline, consuming)
     };
-    rounds(&fault, make, |(world, _consuming), rng| {
+    rounds(&fault, make, |(pipeline, _consuming), rng| {
         let passing = rng.u64(1..=20);
-        let running = world.agent.start_at(&format!("{point}={passing}*off->return"), &[]);
+        let running = pipeline.agent.start_at(&format!("{point}={passing}*off->return"), &[]);
         assert_eq!(running.ended().signal(), Some(9), "it was killed at {point}");
-        world.drain_agent();
-        let outcome = world.settle();
-        is_no_dead_letter(world, 0);
+        pipeline.drain_agent();
+        let outcome = pipeline.wait_and_compare();
+        assert_no_dead_letter(pipeline, 0);
         outcome
     });
 }
@@ -79,22 +79,22 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || {
-        let world = World::new(fault.name, &kafka, &postgres);
+        let pipeline = Pipeline::new(fault.name, &kafka, &postgres);
         // One with a name takes its partitions over at once; without, the group waits for the dead one's session.
-        world.consumer.set("[kafka]", "instance = 'one'");
-        (world, 0)
+        pipeline.consumer.set("[kafka]", "instance = 'one'");
+        (pipeline, 0)
     };
-    rounds(&fault, make, |(world, sent), rng| {
+    rounds(&fault, make, |(pipeline, sent), rng| {
         // Two batches or more.
-        send_and_accept(world, sent, rng.u64(BATCH + 1..2 * BATCH));
+        send_and_accept(pipeline, sent, rng.u64(BATCH + 1..2 * BATCH));
         let passing = rng.u64(1..=2);
         let kill = if passing == 1 { "return" } else { "1*off->return" };
-        let running = world.consumer.start_at(&format!("{point}={kill}"), &[]);
+        let running = pipeline.consumer.start_at(&format!("{point}={kill}"), &[]);
         assert_eq!(running.ended().signal(), Some(9), "it was killed at {point}");
-        let again = world.start_consumer();
-        let outcome = world.settle();
+        let again = pipeline.start_consumer();
+        let outcome = pipeline.wait_and_compare();
         again.kill();
-        is_no_dead_letter(world, 0);
+        assert_no_dead_letter(pipeline, 0);
         outcome
     });
 }
@@ -107,7 +107,7 @@ fn kill_publishing(test: &str, fault: Fault, point: &str) {
 
 /// Windows on their way to merged hours in Kafka.
 struct Hours {
-    world: World,
+    pipeline: Pipeline,
     rates: String,
     published: String,
     first: DateTime<Utc>,
@@ -125,12 +125,12 @@ impl Hours {
 
     fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
         // One with a name takes its partitions over at once.
-        let world = World::new(name, kafka, postgres).named();
+        let pipeline = Pipeline::new(name, kafka, postgres).named();
         let (rates, published) = (kafka.topic("rates", 1), kafka.topic("hours", 1));
-        world.consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{published}'\n"));
-        world.consumer.append("[histograms]\ninterval = '1s'\n");
+        pipeline.consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{published}'\n"));
+        pipeline.consumer.append("[histograms]\ninterval = '1s'\n");
         let first = (Utc::now() - TimeDelta::days(20)).duration_trunc(TimeDelta::hours(1)).expect("it is a time");
-        Self { world, rates, published, first, sent: 0, seq: 0 }
+        Self { pipeline, rates, published, first, sent: 0, seq: 0 }
     }
 
     /// Sends the next window of each agent.
@@ -141,7 +141,7 @@ impl Hours {
             let links = vec![link_rates("eth0", Direction::Rx, &bps)];
             rates_since(self.first, &format!("gw-{agent}"), self.seq, links)
         };
-        produce(self.world.brokers(), &self.rates, &(0..Self::AGENTS).map(message).collect::<Vec<Event>>());
+        produce(self.pipeline.brokers(), &self.rates, &(0..Self::AGENTS).map(message).collect::<Vec<Event>>());
         self.sent += Self::AGENTS;
     }
 
@@ -165,7 +165,7 @@ impl Hours {
                     || to_char(h.starts_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), h.version, h.measured_s
              FROM histograms h {from} WHERE h.span = 'hour'"
         );
-        let rows = self.world.database.client().query(&sql, &[]).expect("it answers");
+        let rows = self.pipeline.database.client().query(&sql, &[]).expect("it answers");
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
     }
 
@@ -174,7 +174,7 @@ impl Hours {
         let before = self.sent;
         let passing = rng.u64(1..=3);
         let kill = if passing == 1 { "return".to_owned() } else { format!("{}*off->return", passing - 1) };
-        let mut running = self.world.consumer.start_at(&format!("{point}={kill}"), &[]);
+        let mut running = self.pipeline.consumer.start_at(&format!("{point}={kill}"), &[]);
         let status = until("the consumer is killed", || {
             self.send();
             running.try_wait()
@@ -185,7 +185,7 @@ impl Hours {
         let are_in_kafka =
             noted.iter().filter(|(hour, stored)| told.get(*hour).is_some_and(|all| all.contains(stored))).count();
         assert!(are_in_kafka > 0, "Kafka had hours of which the database did not know that: {noted:?}, {told:?}");
-        let again = self.world.start_consumer();
+        let again = self.pipeline.start_consumer();
         if rng.bool() {
             self.send();
         }
@@ -194,20 +194,20 @@ impl Hours {
              FROM rates",
             self.sent
         );
-        let recovery = recovered("all hours are in Kafka", || self.world.database.ask(&all) == "(t)");
+        let recovery = recovered("all hours are in Kafka", || self.pipeline.database.ask(&all) == "(t)");
         again.kill();
         let (last, stored) = (self.published(kafka), self.stored(""));
         let is_repeated = |hour: &&String| last[*hour].len() > told.get(*hour).map_or(0, Vec::len);
         assert_eq!(noted.keys().filter(is_repeated).count(), noted.len(), "each of them was published again");
         let seconds: i64 = stored.values().map(|(_, seconds)| seconds).sum();
-        let rows: i64 = self.world.database.client().query_one("SELECT count(*) FROM rates", &[]).unwrap().get(0);
+        let rows: i64 = self.pipeline.database.client().query_one("SELECT count(*) FROM rates", &[]).unwrap().get(0);
         Outcome {
             events: self.sent - before,
             lost: (self.sent * Self::SECONDS).abs_diff(seconds.unsigned_abs())
                 + stored.iter().filter(|(hour, of)| last.get(*hour).and_then(|all| all.last()) != Some(*of)).count()
                     as u64,
             doubled: rows.unsigned_abs() - self.sent,
-            disordered: last.values().filter(|all| !all.is_sorted_by_key(|(version, _)| *version)).count() as u64,
+            out_of_order: last.values().filter(|all| !all.is_sorted_by_key(|(version, _)| *version)).count() as u64,
             invented: last.keys().filter(|hour| !stored.contains_key(*hour)).count() as u64,
             recovery,
             ..Outcome::default()
@@ -215,16 +215,16 @@ impl Hours {
     }
 }
 
-fn send_and_accept(world: &mut World, sent: &mut u64, count: u64) {
+fn send_and_accept(pipeline: &mut Pipeline, sent: &mut u64, count: u64) {
     let events: Vec<Event> = (*sent + 1..=*sent + count).map(|seq| updated("gw", seq)).collect();
     *sent += count;
-    produce(world.brokers(), &world.topic, &events);
-    world.checker.accept_events(&events);
+    produce(pipeline.brokers(), &pipeline.topic, &events);
+    pipeline.checker.accept_events(&events);
 }
 
 /// Asserts that dead letters are only the test's poison: a copy of a stored event is none.
-fn is_no_dead_letter(world: &World, poison: u64) {
-    assert_eq!(world.database.ask("SELECT count(*) FROM dead_letters"), format!("({poison})"));
+fn assert_no_dead_letter(pipeline: &Pipeline, poison: u64) {
+    assert_eq!(pipeline.database.ask("SELECT count(*) FROM dead_letters"), format!("({poison})"));
 }
 
 /// A consumer is paused at `point`, with a batch of `poison` messages that are no events, or with one of events; another takes its
@@ -232,27 +232,27 @@ fn is_no_dead_letter(world: &World, poison: u64) {
 fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
-    let make = || (World::new(fault.name, &kafka, &postgres), 0);
-    rounds(fault, make, |(world, sent), rng| {
+    let make = || (Pipeline::new(fault.name, &kafka, &postgres), 0);
+    rounds(fault, make, |(pipeline, sent), rng| {
         let messages = (0..poison).map(|_| ("gw".to_owned(), b"no event".to_vec()));
-        produce_raw(world.brokers(), &world.topic, messages, None);
+        produce_raw(pipeline.brokers(), &pipeline.topic, messages, None);
         if poison == 0 {
-            send_and_accept(world, sent, rng.u64(1..3_000));
+            send_and_accept(pipeline, sent, rng.u64(1..3_000));
         }
-        let mut sleeper = world.consumer.start_at(&format!("{point}=1*return(stop)"), &[]);
+        let mut sleeper = pipeline.consumer.start_at(&format!("{point}=1*return(stop)"), &[]);
         until_stopped(sleeper.id());
-        send_and_accept(world, sent, rng.u64(1..3_000));
-        let mut successor = Consumer::new(world.brokers(), &world.topic, &world.database.url).start(&[]);
-        let took_over = world.settle();
+        send_and_accept(pipeline, sent, rng.u64(1..3_000));
+        let mut successor = Consumer::new(pipeline.brokers(), &pipeline.topic, &pipeline.database.url).start(&[]);
+        let took_over = pipeline.wait_and_compare();
         successor.signal("TERM");
         assert!(successor.wait().success(), "{}", successor.log());
         // It sees the stop when it is woken, after the batch in hand.
         sleeper.signal("TERM");
         sleeper.signal("CONT");
         assert!(sleeper.wait().success(), "{}", sleeper.log());
-        let outcome = world.settle();
-        is_no_dead_letter(world, poison);
-        assert_eq!(world.database.ask("SELECT next_offset FROM kafka_offsets"), format!("({})", poison + *sent));
+        let outcome = pipeline.wait_and_compare();
+        assert_no_dead_letter(pipeline, poison);
+        assert_eq!(pipeline.database.ask("SELECT next_offset FROM kafka_offsets"), format!("({})", poison + *sent));
         Outcome { events: took_over.events, recovery: took_over.recovery, ..outcome }
     });
 }
@@ -284,19 +284,19 @@ fn database_went_back() {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "database-went-back", short: 1, long: 20, fresh_every: 20 };
     let make = || {
-        let mut world = World::new(fault.name, &kafka, &postgres);
-        let consuming = world.start_consumer();
-        (world, consuming, 0)
+        let mut pipeline = Pipeline::new(fault.name, &kafka, &postgres);
+        let consuming = pipeline.start_consumer();
+        (pipeline, consuming, 0)
     };
-    rounds(&fault, make, |(world, _consuming, sent), rng| {
-        send_and_accept(world, sent, rng.u64(1..3_000));
-        world.settle();
+    rounds(&fault, make, |(pipeline, _consuming, sent), rng| {
+        send_and_accept(pipeline, sent, rng.u64(1..3_000));
+        pipeline.wait_and_compare();
         let before = rng.u64(0..*sent);
         let sql = format!("DELETE FROM events WHERE seq > {before}; UPDATE kafka_offsets SET next_offset = {before}");
-        world.database.client().batch_execute(&sql).expect("the database obeys");
-        send_and_accept(world, sent, rng.u64(1..3_000));
-        let outcome = world.settle();
-        is_no_dead_letter(world, 0);
+        pipeline.database.client().batch_execute(&sql).expect("the database obeys");
+        send_and_accept(pipeline, sent, rng.u64(1..3_000));
+        let outcome = pipeline.wait_and_compare();
+        assert_no_dead_letter(pipeline, 0);
         outcome
     });
 }
@@ -312,7 +312,7 @@ fn every_point_has_its_rounds() {
             if path.is_dir() {
                 directories.push(path);
             } else if let Ok(text) = std::fs::read_to_string(&path) {
-                let points = text.split("failpoints::pass(\"").skip(1);
+                let points = text.split("failpoints::hit(\"").skip(1);
                 found.extend(points.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             }
         }

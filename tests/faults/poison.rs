@@ -8,12 +8,12 @@ use fastrand::Rng;
 use highwater::wire;
 
 use crate::support::events::{produce_raw, updated};
+use crate::support::pipeline::Pipeline;
 use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::kafka_and_postgres;
-use crate::support::world::World;
 
 /// Poison messages in a round.
-const DOSE: usize = 1_000;
+const MESSAGES: usize = 1_000;
 /// Poison messages in a round that are sent one by one, each to an idle topic.
 const ALONE: usize = 5;
 
@@ -21,7 +21,7 @@ const ALONE: usize = 5;
 type Payload = Option<Vec<u8>>;
 
 /// Makes an event that would be a row, but for one thing.
-fn spoilt(from: &str, to: &str) -> Vec<u8> {
+fn malformed_message(from: &str, to: &str) -> Vec<u8> {
     let good = String::from_utf8(wire::to_json(&updated("poisoner", 1))).expect("JSON is text");
     assert!(good.contains(from), "{good}");
     good.replace(from, to).into_bytes()
@@ -29,7 +29,7 @@ fn spoilt(from: &str, to: &str) -> Vec<u8> {
 
 fn dose(rng: &mut Rng) -> Payload {
     let observed = "2026-11-20T12:00:01.000000Z";
-    let text = |from: &str, to: &str| Some(spoilt(from, to));
+    let text = |from: &str, to: &str| Some(malformed_message(from, to));
     match rng.u8(..26) {
         0 => None,
         1 => Some(Vec::new()),
@@ -46,7 +46,7 @@ fn dose(rng: &mut Rng) -> Payload {
         12 => text("poisoner", ""),
         13 => text("wan-down", "\\ud800"),
         14 => {
-            let mut bytes = spoilt("wan-down", "wan?down");
+            let mut bytes = malformed_message("wan-down", "wan?down");
             let at = bytes.iter().position(|byte| *byte == b'?').expect("it is there");
             bytes[at] = 0xff;
             Some(bytes)
@@ -63,7 +63,7 @@ fn dose(rng: &mut Rng) -> Payload {
         // Too long for an index, and not to be compressed.
         24 => text("\"b1\"", &format!("\"{}\"", (0..20_000).map(|_| rng.alphanumeric()).collect::<String>())),
         // Mostly small: a gigabyte would test nothing more.
-        _ if rng.u8(..16) > 0 => Some(spoilt("}", "")),
+        _ if rng.u8(..16) > 0 => Some(malformed_message("}", "")),
         _ if rng.bool() => Some(vec![b'x'; 990_000]),
         _ => text("poisoner", &"x".repeat(950_000)),
     }
@@ -74,20 +74,22 @@ fn poison() {
     let test = "faults::poison::poison";
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "poison", short: 1, long: 50, fresh_every: 5 };
-    let make = || (World::new(fault.name, &kafka, &postgres).named(), 0);
-    rounds(&fault, make, |(world, poured), rng| {
+    let make = || (Pipeline::new(fault.name, &kafka, &postgres).named(), 0);
+    rounds(&fault, make, |(pipeline, sent), rng| {
         let doses: BTreeMap<String, Payload> =
-            (*poured..*poured + DOSE).map(|number| (format!("poison-{number:06}"), dose(rng))).collect();
-        *poured += DOSE;
-        let running = world.start_consumer();
-        let (alone, mixed): (Vec<_>, Vec<_>) =
-            doses.iter().map(|(key, payload)| (key.clone(), payload.clone())).partition(|_| rng.usize(..DOSE) < ALONE);
-        for (count, dose) in (*poured - DOSE + 1..).zip(&alone) {
-            produce_raw(world.brokers(), &world.topic, [dose.clone()], None);
-            world.database.until("SELECT count(*) FROM dead_letters", &format!("({count})"));
+            (*sent..*sent + MESSAGES).map(|number| (format!("poison-{number:06}"), dose(rng))).collect();
+        *sent += MESSAGES;
+        let running = pipeline.start_consumer();
+        let (alone, mixed): (Vec<_>, Vec<_>) = doses
+            .iter()
+            .map(|(key, payload)| (key.clone(), payload.clone()))
+            .partition(|_| rng.usize(..MESSAGES) < ALONE);
+        for (count, dose) in (*sent - MESSAGES + 1..).zip(&alone) {
+            produce_raw(pipeline.brokers(), &pipeline.topic, [dose.clone()], None);
+            pipeline.database.until("SELECT count(*) FROM dead_letters", &format!("({count})"));
         }
         let mut messages = mixed;
-        for event in world.events(4, rng.u64(200..800)) {
+        for event in pipeline.events(4, rng.u64(200..800)) {
             let json = String::from_utf8(wire::to_json(&event)).expect("JSON is text");
             // Large, but valid.
             let boot_id = format!("\"boot_id\":\"{}", "long".repeat(225_000));
@@ -95,16 +97,16 @@ fn poison() {
             messages.push((event.stamp.agent.to_string(), Some(long.into_bytes())));
         }
         shuffle(rng, &mut messages);
-        produce_raw(world.brokers(), &world.topic, messages, None);
+        produce_raw(pipeline.brokers(), &pipeline.topic, messages, None);
         sleep(Duration::from_millis(rng.u64(0..1_000)));
         running.kill();
-        let again = world.start_consumer();
-        let outcome = world.settle();
-        let end = kafka.end(&world.topic);
-        world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
-        let outcome = outcome.and(world.settle());
+        let again = pipeline.start_consumer();
+        let outcome = pipeline.wait_and_compare();
+        let end = kafka.end(&pipeline.topic);
+        pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
+        let outcome = outcome.and(pipeline.wait_and_compare());
         drop(again);
-        judge(world, *poured, &doses, outcome)
+        judge(pipeline, *sent, &doses, outcome)
     });
 }
 
@@ -122,9 +124,10 @@ fn shuffle(rng: &mut Rng, messages: &mut Vec<(String, Payload)>) {
 }
 
 /// Judges events and poison: poison that is no dead letter is lost, one that is two is doubled, any other dead letter is invented.
-fn judge(world: &World, poured: usize, doses: &BTreeMap<String, Payload>, outcome: Outcome) -> Outcome {
+fn judge(pipeline: &Pipeline, sent: usize, doses: &BTreeMap<String, Payload>, outcome: Outcome) -> Outcome {
     let mut letters: BTreeMap<String, Vec<Payload>> = BTreeMap::new();
-    for row in world.database.client().query("SELECT key, payload FROM dead_letters", &[]).expect("PostgreSQL answers")
+    for row in
+        pipeline.database.client().query("SELECT key, payload FROM dead_letters", &[]).expect("PostgreSQL answers")
     {
         let key = String::from_utf8_lossy(row.get(0)).into_owned();
         letters.entry(key).or_default().push(row.get(1));
@@ -136,7 +139,7 @@ fn judge(world: &World, poured: usize, doses: &BTreeMap<String, Payload>, outcom
     let doubled = count(&|_, payloads| payloads.len() > 1);
     let invented = count(&|key, payloads| doses.get(key).is_some_and(|dose| payloads[0] != *dose))
         + count(&|key, _| !key.starts_with("poison-"));
-    let missing = poured.saturating_sub(letters.len()) as u64;
+    let missing = sent.saturating_sub(letters.len()) as u64;
     for (key, payload) in doses.iter().filter(|(key, _)| !letters.contains_key(*key)) {
         let start = payload.as_deref().unwrap_or_default();
         eprintln!("no dead letter: {key} {}", String::from_utf8_lossy(&start[..start.len().min(800)]));

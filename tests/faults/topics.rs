@@ -8,15 +8,15 @@ use highwater::wire;
 
 use crate::support::agent::until;
 use crate::support::events::{Transaction, produce_raw, updated};
+use crate::support::pipeline::Pipeline;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};
-use crate::support::world::World;
 
 /// Waits until all of the topic's offsets are read in the database, and none was taken for a loss.
-fn is_read_to_its_end(kafka: &Kafka, world: &World) {
-    let end = kafka.end(&world.topic);
-    world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
-    assert_eq!(world.database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
+fn is_read_to_its_end(kafka: &Kafka, pipeline: &Pipeline) {
+    let end = kafka.end(&pipeline.topic);
+    pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
+    assert_eq!(pipeline.database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
 }
 
 /// Each transaction ends in a marker, which has an offset; aborted ones leave records that readers may not see.
@@ -27,27 +27,32 @@ fn transactions() {
     let fault = Fault { name: "transactions", short: 1, long: 20, fresh_every: 10 };
     rounds(
         &fault,
-        || World::new(fault.name, &kafka, &postgres).named(),
-        |world, rng| {
-            let mut running = world.start_consumer();
+        || Pipeline::new(fault.name, &kafka, &postgres).named(),
+        |pipeline, rng| {
+            let mut running = pipeline.start_consumer();
             for _ in 0..rng.u32(2..8) {
                 let commits = rng.u8(..3) > 0;
                 let events = if commits {
-                    world.events(rng.u64(1..4), rng.u64(1..300))
+                    pipeline.events(rng.u64(1..4), rng.u64(1..300))
                 } else {
                     (1..rng.u64(2..300)).map(|seq| updated("aborted", seq)).collect()
                 };
                 let messages = events.iter().map(|event| (event.stamp.agent.to_string(), wire::to_json(event)));
-                produce_raw(world.brokers(), &world.topic, messages, Some(Transaction { id: &world.topic, commits }));
+                produce_raw(
+                    pipeline.brokers(),
+                    &pipeline.topic,
+                    messages,
+                    Some(Transaction { id: &pipeline.topic, commits }),
+                );
                 if rng.u8(..3) == 0 {
                     running.kill();
-                    running = world.start_consumer();
+                    running = pipeline.start_consumer();
                 }
             }
-            let outcome = world.settle();
-            is_read_to_its_end(&kafka, world);
+            let outcome = pipeline.wait_and_compare();
+            is_read_to_its_end(&kafka, pipeline);
             drop(running);
-            outcome.and(world.settle())
+            outcome.and(pipeline.wait_and_compare())
         },
     );
 }
@@ -59,32 +64,32 @@ fn compaction() {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let fault = Fault { name: "compaction", short: 1, long: 20, fresh_every: 10 };
     let make = || {
-        let world = World::new(fault.name, &kafka, &postgres).named();
-        kafka.compact(&world.topic);
-        world
+        let pipeline = Pipeline::new(fault.name, &kafka, &postgres).named();
+        kafka.compact(&pipeline.topic);
+        pipeline
     };
-    rounds(&fault, make, |world, rng| {
+    rounds(&fault, make, |pipeline, rng| {
         let keyed = |events: &[Event]| -> Vec<(String, Vec<u8>)> {
             events.iter().map(|event| (format!("{} {}", event.stamp.agent, event.id), wire::to_json(event))).collect()
         };
-        let before = world.events(2, rng.u64(1..300));
-        produce_raw(world.brokers(), &world.topic, keyed(&before), None);
-        let running = world.start_consumer();
+        let before = pipeline.events(2, rng.u64(1..300));
+        produce_raw(pipeline.brokers(), &pipeline.topic, keyed(&before), None);
+        let running = pipeline.start_consumer();
         sleep(Duration::from_millis(rng.u64(0..1_500)));
         running.kill();
-        let after = world.events(2, rng.u64(1..300));
+        let after = pipeline.events(2, rng.u64(1..300));
         for events in [&after, &before, &after] {
-            produce_raw(world.brokers(), &world.topic, keyed(events), None);
+            produce_raw(pipeline.brokers(), &pipeline.topic, keyed(events), None);
             sleep(Duration::from_millis(150)); // a segment is full of time
         }
         // The newest segment is never compacted.
-        produce_raw(world.brokers(), &world.topic, keyed(&after[after.len() - 1..]), None);
+        produce_raw(pipeline.brokers(), &pipeline.topic, keyed(&after[after.len() - 1..]), None);
         until("each event is there once, but for that one", || {
-            (kafka.read(&world.topic, "%o\n").len() as u64 <= world.checker.accepted() + 1).then_some(())
+            (kafka.read(&pipeline.topic, "%o\n").len() as u64 <= pipeline.checker.accepted() + 1).then_some(())
         });
-        let running = world.start_consumer();
-        let outcome = world.settle();
-        is_read_to_its_end(&kafka, world);
+        let running = pipeline.start_consumer();
+        let outcome = pipeline.wait_and_compare();
+        is_read_to_its_end(&kafka, pipeline);
         drop(running);
         outcome
     });
@@ -95,23 +100,23 @@ fn remade(test: &str, fault: &Fault, longer: bool) {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     rounds(
         fault,
-        || (World::new(fault.name, &kafka, &postgres).named(), 0),
-        |(world, generation), rng| {
-            let mut running = Some(world.start_consumer());
+        || (Pipeline::new(fault.name, &kafka, &postgres).named(), 0),
+        |(pipeline, generation), rng| {
+            let mut running = Some(pipeline.start_consumer());
             let first = rng.u64(10..500);
-            world.feed(1, first);
-            let outcome = world.settle();
+            pipeline.send_events(1, first);
+            let outcome = pipeline.wait_and_compare();
             if rng.bool() {
                 running = None;
             }
-            kafka.remake(&world.topic, 1);
-            world.feed(1, if longer { first + rng.u64(1..500) } else { rng.u64(1..first) });
-            let running = running.unwrap_or_else(|| world.start_consumer());
-            let after = world.settle();
+            kafka.remake(&pipeline.topic, 1);
+            pipeline.send_events(1, if longer { first + rng.u64(1..500) } else { rng.u64(1..first) });
+            let running = running.unwrap_or_else(|| pipeline.start_consumer());
+            let after = pipeline.wait_and_compare();
             running.until("was recreated");
             *generation += 1;
-            assert_eq!(world.database.ask("SELECT topic_generation FROM kafka_offsets"), format!("({generation})"));
-            is_read_to_its_end(&kafka, world);
+            assert_eq!(pipeline.database.ask("SELECT topic_generation FROM kafka_offsets"), format!("({generation})"));
+            is_read_to_its_end(&kafka, pipeline);
             outcome.and(after)
         },
     );

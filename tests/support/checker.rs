@@ -44,7 +44,7 @@ pub(crate) struct Verdict {
     pub(crate) lost: Vec<Identity>,
     pub(crate) doubled: Vec<Identity>,
     /// In Kafka after one that was accepted later, or in another partition than those before it.
-    pub(crate) disordered: Vec<Identity>,
+    pub(crate) out_of_order: Vec<Identity>,
     /// A row that was never accepted.
     pub(crate) invented: Vec<Identity>,
     /// Accepted, no row, and declared to be lost.
@@ -91,7 +91,7 @@ impl Checker {
         }
         let mut verdict = Verdict { accepted: self.accepted(), ..Verdict::default() };
         // Identities that were never accepted, poison for one, have no order.
-        verdict.disordered = sent.disordered().into_iter().filter(|identity| self.knows(identity)).collect();
+        verdict.out_of_order = sent.out_of_order().into_iter().filter(|identity| self.knows(identity)).collect();
         verdict.doubled = rows.iter().filter(|(_, count)| **count > 1).map(|(row, _)| (*row).clone()).collect();
         verdict.invented = rows.keys().filter(|row| !self.knows(row)).map(|row| (*row).clone()).collect();
         for ((agent, epoch), seqs) in &self.accepted {
@@ -119,11 +119,11 @@ impl Sent {
         Self(lines.iter().filter_map(|line| parse(line)).collect())
     }
 
-    /// Copies are no disorder: the first of them counts.
-    fn disordered(&self) -> Vec<Identity> {
+    /// Returns identities that are out of order; of several copies, only the first counts.
+    fn out_of_order(&self) -> Vec<Identity> {
         let mut greatest: BTreeMap<Count, (i32, u64)> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        let mut disordered = Vec::new();
+        let mut out_of_order = Vec::new();
         for (partition, identity) in &self.0 {
             if !seen.insert(identity) {
                 continue;
@@ -131,11 +131,11 @@ impl Sent {
             let (agent, epoch, seq) = identity;
             let last = greatest.entry((agent.clone(), epoch.clone())).or_insert((*partition, 0));
             if last.0 != *partition || last.1 >= *seq {
-                disordered.push(identity.clone());
+                out_of_order.push(identity.clone());
             }
             *last = (last.0, last.1.max(*seq));
         }
-        disordered
+        out_of_order
     }
 }
 
@@ -177,7 +177,7 @@ impl Stored {
 
 impl Verdict {
     pub(crate) fn is_clean(&self) -> bool {
-        [&self.lost, &self.doubled, &self.disordered, &self.invented].iter().all(|list| list.is_empty())
+        [&self.lost, &self.doubled, &self.out_of_order, &self.invented].iter().all(|list| list.is_empty())
     }
 }
 
@@ -187,7 +187,7 @@ impl fmt::Display for Verdict {
         let lists = [
             ("lost", &self.lost),
             ("doubled", &self.doubled),
-            ("out of order", &self.disordered),
+            ("out of order", &self.out_of_order),
             ("invented", &self.invented),
             ("declared", &self.declared),
         ];
@@ -252,11 +252,11 @@ mod tests {
     #[test]
     fn planted_disorder_is_found() {
         let verdict = checker(3).judge(&sent(&[1, 3, 2]), &stored(&[1, 2, 3]));
-        assert_eq!(verdict.disordered, [identity(2)]);
+        assert_eq!(verdict.out_of_order, [identity(2)]);
         assert!(!verdict.is_clean());
         // One agent's events in two partitions have no order.
         let split = Sent(vec![(0, identity(1)), (1, identity(2))]);
-        assert_eq!(checker(2).judge(&split, &stored(&[1, 2])).disordered, [identity(2)]);
+        assert_eq!(checker(2).judge(&split, &stored(&[1, 2])).out_of_order, [identity(2)]);
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         let verdict = checker.judge(&Sent::read(&kafka.address, &topic), &stored);
         let seqs = |list: &[Identity]| list.iter().map(|identity| identity.2).collect::<Vec<_>>();
         assert_eq!(seqs(&verdict.lost), [9], "{verdict}");
-        assert_eq!(seqs(&verdict.disordered), [2], "{verdict}");
+        assert_eq!(seqs(&verdict.out_of_order), [2], "{verdict}");
         assert_eq!(seqs(&verdict.declared), [4, 5, 8], "{verdict}");
         assert_eq!((verdict.doubled.len(), verdict.invented.len()), (0, 0), "{verdict}");
     }

@@ -58,12 +58,12 @@ struct Pair {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    There,
-    Back,
+enum Leg {
+    Request,
+    Response,
 }
 
-const BEAT: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 impl Proxy {
     /// Starts on loopback in front of `upstream`, `HOST:PORT`, which may be set later.
@@ -101,7 +101,7 @@ impl Proxy {
     }
 
     /// Changes the address, from the next connection on.
-    pub(crate) fn lead_to(&self, upstream: &str) {
+    pub(crate) fn set_upstream(&self, upstream: &str) {
         *self.state.upstream.lock().expect("nobody panics with it") = upstream.to_owned();
     }
 
@@ -167,18 +167,18 @@ impl State {
         while !self.closed.load(Ordering::SeqCst) {
             if self.mode() == Mode::Refuse {
                 listener = None;
-                thread::sleep(BEAT);
+                thread::sleep(POLL);
                 continue;
             }
             let Some(open) = &listener else {
                 listener = TcpListener::bind(address).ok();
-                thread::sleep(BEAT);
+                thread::sleep(POLL);
                 continue;
             };
             open.set_nonblocking(true).expect("it is a socket");
             match open.accept() {
                 Ok((client, _)) => self.join(client),
-                Err(_) => thread::sleep(BEAT),
+                Err(_) => thread::sleep(POLL),
             }
         }
     }
@@ -190,12 +190,12 @@ impl State {
         let dead = Arc::new(AtomicBool::new(false));
         self.accepted.fetch_add(1, Ordering::SeqCst);
         self.open.fetch_add(1, Ordering::SeqCst);
-        for (from, to, way) in [(&client, &server, Way::There), (&server, &client, Way::Back)] {
+        for (from, to, way) in [(&client, &server, Leg::Request), (&server, &client, Leg::Response)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             let (state, dead) = (Arc::clone(self), Arc::clone(&dead));
             thread::spawn(move || {
                 state.carry(from, to, &dead, way);
-                if way == Way::There {
+                if way == Leg::Request {
                     state.open.fetch_sub(1, Ordering::SeqCst);
                 }
             });
@@ -211,16 +211,16 @@ impl State {
         bytes.windows(wanted.len()).any(|window| window == wanted).then(|| cut_at.take())?.map(|(_, cut)| cut)
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, dead: &AtomicBool, way: Way) {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, dead: &AtomicBool, way: Leg) {
         let _ = from.set_nonblocking(false);
-        let _ = from.set_read_timeout(Some(BEAT));
+        let _ = from.set_read_timeout(Some(POLL));
         let mut buffer = vec![0; 64 << 10];
         while !self.closed.load(Ordering::SeqCst) {
             let mode = self.mode();
             if mode == Mode::HalfOpen || (dead.load(Ordering::SeqCst) && mode != Mode::Swallow) {
                 // Neither read nor closed: it hangs for ever.
                 dead.store(true, Ordering::SeqCst);
-                thread::sleep(BEAT);
+                thread::sleep(POLL);
                 continue;
             }
             let room = if mode == Mode::Slow { 512 } else { buffer.len() };
@@ -231,9 +231,9 @@ impl State {
                     _ if dead.load(Ordering::SeqCst) => {}
                     now => {
                         if now == Mode::Slow {
-                            thread::sleep(BEAT);
+                            thread::sleep(POLL);
                         }
-                        if way == Way::There
+                        if way == Leg::Request
                             && let Some(cut) = self.is_cut(&buffer[..count])
                         {
                             // From here on no answer comes back, whatever the server does.
@@ -243,7 +243,7 @@ impl State {
                             let _ = from.shutdown(Shutdown::Both);
                             if cut == Cut::After {
                                 let _ = to.write_all(&buffer[..count]);
-                                thread::sleep(BEAT); // a reset would overtake it
+                                thread::sleep(POLL); // a reset would overtake it
                             }
                             break;
                         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater::agent::event_system::EventSystem;
-use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
+use highwater::agent::publisher::{Encoding, InFlightLimits, Progress, Publisher, Settings, Spread};
 use highwater::agent::toolbox::FleetJournal;
 use highwater::kafka::{Connection, RawConnection};
 use highwater::message::{Body, Event, NewEvent, Stamp};
@@ -21,7 +21,7 @@ pub(crate) struct Publishing {
     signals: SignalPipe,
     clock: SystemClock,
     added: u64,
-    is_barren: bool,
+    threads_fail: bool,
 }
 
 impl Publishing {
@@ -34,7 +34,7 @@ impl Publishing {
             connection: Connection::new(connection, None).expect("it can work"),
             topic: topic.to_owned(),
             encoding: Encoding::default(),
-            window: Window::SMALL,
+            in_flight: InFlightLimits::SMALL,
             interval: Duration::ZERO,
             linger: Duration::from_secs(3_600),
             spread: Spread::default(),
@@ -49,7 +49,7 @@ impl Publishing {
         let mut system = EventSystem::new(Box::new(FleetJournal::new()));
         system.subscribe(publisher.observer());
         let signals = SignalPipe::new().expect("a pipe");
-        Self { system, publisher, signals, clock, added: 0, is_barren: false }
+        Self { system, publisher, signals, clock, added: 0, threads_fail: false }
     }
 
     pub(crate) fn add(&mut self, events: u64) {
@@ -62,35 +62,35 @@ impl Publishing {
         self.added += bodies.len() as u64;
         let new_events = bodies.into_iter().map(|body| NewEvent { stamp: stamp.clone(), body }).collect();
         self.system.add_events(new_events).expect("the journal takes them");
-        self.turn();
+        self.poll();
     }
 
-    fn turn(&mut self) {
+    fn poll(&mut self) {
         let Self { system, publisher, signals, clock, .. } = self;
         let stamp = || Stamp { agent: "gw".into(), ..updated("gw", 1).stamp };
-        let waker = || if self.is_barren { Err(std::io::ErrorKind::OutOfMemory.into()) } else { signals.waker() };
-        publisher.turn(system, clock.monotonic(), stamp, waker).expect("the journal works");
+        let waker = || if self.threads_fail { Err(std::io::ErrorKind::OutOfMemory.into()) } else { signals.waker() };
+        publisher.poll(system, clock.monotonic(), stamp, waker).expect("the journal works");
     }
 
     /// Makes the system refuse resources for another thread, or give them again.
-    pub(crate) fn set_barren(&mut self, is_barren: bool) {
-        self.is_barren = is_barren;
+    pub(crate) fn set_threads_fail(&mut self, threads_fail: bool) {
+        self.threads_fail = threads_fail;
     }
 
     pub(crate) fn look_up(&mut self) {
         self.publisher.look_up(self.clock.monotonic());
-        self.turn();
+        self.poll();
     }
 
-    pub(crate) fn hurry(&mut self) {
-        self.publisher.hurry();
-        self.turn();
+    pub(crate) fn flush_now(&mut self) {
+        self.publisher.flush_now();
+        self.poll();
     }
 
     pub(crate) fn until(&mut self, name: &str, is_so: impl Fn(&Progress) -> bool) {
         until(name, || {
             self.signals.sleep(Duration::from_millis(20));
-            self.turn();
+            self.poll();
             is_so(self.publisher.progress()).then_some(())
         });
     }

@@ -19,7 +19,7 @@ use super::failpoints;
 const FILE: &str = "HIGHWATER_TEST_FAULTS";
 /// Seed of all random numbers.
 const SEED: &str = "HIGHWATER_TEST_SEED";
-/// Most rounds of each fault in the long run, those in the file included.
+/// Maximum number of rounds of each fault in the long run, including those in the result file.
 const ROUNDS: &str = "HIGHWATER_TEST_ROUNDS";
 
 pub(crate) struct Fault {
@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
-    pub(crate) disordered: u64,
+    pub(crate) out_of_order: u64,
     pub(crate) invented: u64,
     pub(crate) declared: u64,
     /// From the fault's end until all that was accepted was stored or declared.
@@ -60,7 +60,7 @@ impl Outcome {
             events: verdict.accepted - before.accepted,
             lost: verdict.lost.len() as u64,
             doubled: verdict.doubled.len() as u64,
-            disordered: verdict.disordered.len() as u64,
+            out_of_order: verdict.out_of_order.len() as u64,
             invented: verdict.invented.len() as u64,
             declared: verdict.declared.len().saturating_sub(before.declared.len()) as u64,
             recovery,
@@ -73,7 +73,7 @@ impl Outcome {
             events: self.events + then.events,
             lost: self.lost.max(then.lost),
             doubled: self.doubled.max(then.doubled),
-            disordered: self.disordered.max(then.disordered),
+            out_of_order: self.out_of_order.max(then.out_of_order),
             invented: self.invented.max(then.invented),
             declared: self.declared + then.declared,
             recovery: self.recovery + then.recovery,
@@ -81,19 +81,19 @@ impl Outcome {
     }
 
     pub(crate) fn is_clean(&self) -> bool {
-        [self.lost, self.doubled, self.disordered, self.invented] == [0; 4]
+        [self.lost, self.doubled, self.out_of_order, self.invented] == [0; 4]
     }
 }
 
 /// Writes the end of a line of the result file, after fault and round.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, lost, doubled, disordered, invented, declared, recovery } = self;
-        write!(f, "{events}\t{lost}\t{doubled}\t{disordered}\t{invented}\t{declared}\t{}", recovery.as_millis())
+        let Self { events, lost, doubled, out_of_order, invented, declared, recovery } = self;
+        write!(f, "{events}\t{lost}\t{doubled}\t{out_of_order}\t{invented}\t{declared}\t{}", recovery.as_millis())
     }
 }
 
-/// Runs the rounds of `fault`: `make` makes a world, `round` injects the fault once and returns the outcome. Panics where a promise
+/// Runs the rounds of `fault`: `make` makes a pipeline, `round` injects the fault once and returns the outcome. Panics where a promise
 /// was broken, with what repeats the round.
 pub(crate) fn rounds<W>(
     fault: &Fault,
@@ -111,16 +111,16 @@ pub(crate) fn rounds<W>(
         }
         None => (1, fault.short),
     };
-    let mut world = None;
+    let mut pipeline = None;
     let mut broken = 0;
     for number in first..=last {
         if (number - 1) % fault.fresh_every == 0 {
-            world = None; // the old one ends before the new one begins
+            pipeline = None; // the old one ends before the new one begins
         }
-        let world = world.get_or_insert_with(&mut make);
+        let pipeline = pipeline.get_or_insert_with(&mut make);
         // Printed where the round fails by a panic.
         eprintln!("fault {name}, round {number} of {last}: HIGHWATER_TEST_SEED={seed}");
-        let outcome = round(world, &mut rng(seed, name, number));
+        let outcome = round(pipeline, &mut rng(seed, name, number));
         if let Some(file) = &long {
             append(file, &format!("{name}\t{number}\t{outcome}\n"));
         }
@@ -187,7 +187,7 @@ mod tests {
         for broken in [
             Outcome { lost: 1, ..Outcome::default() },
             Outcome { doubled: 1, ..Outcome::default() },
-            Outcome { disordered: 1, ..Outcome::default() },
+            Outcome { out_of_order: 1, ..Outcome::default() },
             Outcome { invented: 1, ..Outcome::default() },
         ] {
             assert!(!broken.is_clean());

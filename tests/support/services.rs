@@ -117,7 +117,7 @@ impl Kafka {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
         own.address = own.start_with(&[&proxy.port().to_string()]);
-        proxy.lead_to(&own.listener_behind());
+        proxy.set_upstream(&own.listener_behind());
         Some((own, directory))
     }
 

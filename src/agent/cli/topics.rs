@@ -5,7 +5,7 @@ use crate::agent::config::Settings;
 use crate::agent::toolbox::topics::{differences, failure, plan, visible};
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::config::{TOPICS, TopicSpec};
-use crate::kafka::admin::{Admin, Found, Wanted};
+use crate::kafka::admin::{Admin, Found, WantedTopic};
 use crate::kafka::missing_topic;
 use crate::process::exit::Failure;
 use crate::units::lasting;
@@ -128,7 +128,7 @@ impl TopicsCommand {
     }
 }
 
-fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat) -> std::io::Result<()> {
+fn print(wanted: &[WantedTopic], found: &[Found], made: &[&str], format: OutputFormat) -> std::io::Result<()> {
     let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
     for wanted in wanted {
         let differs = differences(wanted, found);

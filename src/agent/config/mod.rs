@@ -326,7 +326,7 @@ fn publisher(
         connection,
         topic,
         encoding,
-        window: publisher::Window::SMALL,
+        in_flight: publisher::InFlightLimits::SMALL,
         interval,
         linger: or_duration("flush.linger", flush.linger, linger)?,
         spread: publisher::Spread::default(),

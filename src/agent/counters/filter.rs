@@ -57,7 +57,7 @@ impl InterfaceFilter {
         included && !self.excludes(link)
     }
 
-    /// Returns whether links of other kinds are selected on a host that has none of the default ones, as nothing was configured.
+    /// Returns whether links of other kinds are selected on a host without links of the default kinds: only if nothing is configured.
     pub(super) fn may_fall_back(&self) -> bool {
         self.everything && self.include.is_empty() && self.exclude.is_empty()
     }

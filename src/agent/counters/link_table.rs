@@ -7,7 +7,7 @@ use crate::agent::counters::filter::{self, InterfaceFilter};
 use crate::units::counted;
 
 /// Interval of polling what the kernel does not report: a changed speed, a new PPPoE session.
-const ASK_EVERY: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Table of all links, since unwatched ones may be renamed into the selection.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct LinkTable {
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
     changes_before: usize,
-    stirred: bool,
-    asked_at: Option<Duration>,
+    topology_changed: bool,
+    polled_at: Option<Duration>,
     warned_of_sessions: bool,
 }
 
@@ -30,10 +30,10 @@ struct Entry {
     bits: CounterBits,
     watched: bool,
     seen: bool,
-    ask_speed: bool,
+    speed_is_stale: bool,
 }
 
-pub(super) trait Facts {
+pub(super) trait LinkQueries {
     fn speed(&self, link: &LinkInfo) -> Speed;
 
     fn pppoe_devices(&self) -> Vec<String>;
@@ -47,14 +47,14 @@ impl LinkTable {
             entries: Vec::new(),
             changes: Vec::new(),
             changes_before: 0,
-            stirred: false,
-            asked_at: None,
+            topology_changed: false,
+            polled_at: None,
             warned_of_sessions: false,
         }
     }
 
     pub(super) fn put(&mut self, mut link: LinkInfo, attachment: Attachment) {
-        // The first link of the default kinds ends it for good: uplinks that come and go must not switch others off and on.
+        // A link of the default kinds ends the fallback for good: uplinks that come and go must not switch others off and on.
         if self.falls_back == Some(true) && filter::watched_by_default(&link) {
             self.falls_back = Some(false);
             self.put_again();
@@ -77,10 +77,10 @@ impl LinkTable {
                 if watched {
                     self.changes.push(LinkChange::Added(link.clone(), AddReason::Appeared));
                 }
-                let entry = Entry { link, attachment, bits, watched, seen: true, ask_speed: watched };
+                let entry = Entry { link, attachment, bits, watched, seen: true, speed_is_stale: watched };
                 self.entries.insert(at, entry);
-                self.stirred = true;
-                self.doubt_speeds_above([attachment]);
+                self.topology_changed = true;
+                self.mark_aggregate_speeds_stale([attachment]);
             }
             Ok(at) => {
                 let entry = &mut self.entries[at];
@@ -92,10 +92,10 @@ impl LinkTable {
                     link.partly_counted_by.clone_from(&entry.link.partly_counted_by);
                 }
                 let changed = entry.link != link || entry.watched != watched;
-                entry.ask_speed = watched && (entry.ask_speed || changed);
+                entry.speed_is_stale = watched && (entry.speed_is_stale || changed);
                 let attached_before = std::mem::replace(&mut entry.attachment, attachment);
-                let stirs = changed || attached_before != attachment;
-                self.stirred |= stirs;
+                let changes_topology = changed || attached_before != attachment;
+                self.topology_changed |= changes_topology;
                 let was_watched = std::mem::replace(&mut entry.watched, watched);
                 let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
@@ -105,8 +105,8 @@ impl LinkTable {
                     (false, false) => None,
                 };
                 self.changes.extend(change);
-                if stirs {
-                    self.doubt_speeds_above([attached_before, attachment]);
+                if changes_topology {
+                    self.mark_aggregate_speeds_stale([attached_before, attachment]);
                 }
             }
         }
@@ -121,25 +121,25 @@ impl LinkTable {
         }
     }
 
-    pub(super) fn doubt_speed(&mut self, ifindex: u32) {
+    pub(super) fn mark_speed_stale(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
-            self.entries[at].ask_speed |= self.entries[at].watched;
+            self.entries[at].speed_is_stale |= self.entries[at].watched;
         }
     }
 
     /// Asks again for the speeds of bonds and teams, sums of their ports': a port came, went or changed.
-    fn doubt_speeds_above(&mut self, ports: impl IntoIterator<Item = Attachment>) {
-        ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.doubt_speed(aggregate));
+    fn mark_aggregate_speeds_stale(&mut self, ports: impl IntoIterator<Item = Attachment>) {
+        ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.mark_speed_stale(aggregate));
     }
 
     pub(super) fn remove(&mut self, ifindex: u32) {
         let Ok(at) = self.position(ifindex) else { return };
-        self.stirred = true;
+        self.topology_changed = true;
         let Entry { watched, attachment, .. } = self.entries.remove(at);
         if watched {
             self.changes.push(LinkChange::Removed(ifindex, RemoveReason::Gone));
         }
-        self.doubt_speeds_above([attachment]);
+        self.mark_aggregate_speeds_stale([attachment]);
     }
 
     /// Begins a reading of the whole table: links neither put nor kept until [`sweep`](Self::sweep) are removed.
@@ -158,11 +158,11 @@ impl LinkTable {
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
         let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
-        self.stirred |= !gone.is_empty();
+        self.topology_changed |= !gone.is_empty();
         let removed = gone.iter().filter(|entry| entry.watched);
         self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, RemoveReason::Gone)));
         self.changes[self.changes_before..].rotate_left(put);
-        self.doubt_speeds_above(gone.iter().map(|entry| entry.attachment));
+        self.mark_aggregate_speeds_stale(gone.iter().map(|entry| entry.attachment));
         if self.falls_back.is_none() {
             let has_others = self.entries.iter().any(|entry| filter::watched_by_default(&entry.link));
             let falls_back = self.selection.may_fall_back() && !has_others;
@@ -203,34 +203,34 @@ impl LinkTable {
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.asked_at.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY)
+        self.polled_at.is_none_or(|at| now.saturating_sub(at) >= POLL_INTERVAL)
     }
 
-    pub(super) fn report(&mut self, facts: &impl Facts, now: Duration, changes: &mut Vec<LinkChange>) {
+    pub(super) fn report(&mut self, facts: &impl LinkQueries, now: Duration, changes: &mut Vec<LinkChange>) {
         let due = self.is_due(now);
         if due {
-            if self.asked_at.is_none() {
+            if self.polled_at.is_none() {
                 let links: Vec<&LinkInfo> = self.entries.iter().map(|entry| &entry.link).collect();
                 self.selection.warnings(&links).iter().for_each(|warning| log::warn!("{warning}"));
             }
-            self.asked_at = Some(now);
+            self.polled_at = Some(now);
             for entry in self.entries.iter_mut().filter(|entry| entry.watched) {
-                entry.ask_speed |= entry.link.kind == LinkKind::Physical || entry.link.kind.is_aggregate();
+                entry.speed_is_stale |= entry.link.kind == LinkKind::Physical || entry.link.kind.is_aggregate();
             }
         }
         self.ask_speeds(facts);
-        let stirred = std::mem::take(&mut self.stirred);
-        if due || stirred {
+        let topology_changed = std::mem::take(&mut self.topology_changed);
+        if due || topology_changed {
             self.work_out_counted_by(facts);
         }
         changes.append(&mut self.changes);
     }
 
     /// Asks the drivers of links that are up only: others report -1, 0, 10 Mbit/s or the last speed.
-    fn ask_speeds(&mut self, facts: &impl Facts) {
+    fn ask_speeds(&mut self, facts: &impl LinkQueries) {
         let Self { selection, entries, changes, .. } = self;
-        for Entry { link, ask_speed, .. } in entries {
-            if !std::mem::take(ask_speed) {
+        for Entry { link, speed_is_stale, .. } in entries {
+            if !std::mem::take(speed_is_stale) {
                 continue;
             }
             let mut speed = selection.speed(link);
@@ -244,7 +244,7 @@ impl LinkTable {
         }
     }
 
-    fn work_out_counted_by(&mut self, facts: &impl Facts) {
+    fn work_out_counted_by(&mut self, facts: &impl LinkQueries) {
         let carriers = self.pppoe_carriers(facts);
         let attached = |ifindex: u32| {
             let entry = self.position(ifindex).ok().map(|at| &self.entries[at]);
@@ -287,7 +287,7 @@ impl LinkTable {
     }
 
     /// Returns the links beneath PPPoE sessions, if all ppp links are such: the kernel does not report which are.
-    fn pppoe_carriers(&mut self, facts: &impl Facts) -> Vec<u32> {
+    fn pppoe_carriers(&mut self, facts: &impl LinkQueries) -> Vec<u32> {
         let ppp: Vec<&LinkInfo> =
             self.entries.iter().map(|e| &e.link).filter(|link| link.kind == LinkKind::Ppp).collect();
         if ppp.is_empty() {
@@ -370,7 +370,7 @@ mod tests {
         asked: RefCell<Vec<String>>,
     }
 
-    impl Facts for Known {
+    impl LinkQueries for Known {
         fn speed(&self, link: &LinkInfo) -> Speed {
             self.asked.borrow_mut().push(link.name.clone());
             Speed::both(self.mbps.get().map(|mbps| BitRate::from_bps(mbps * 1_000_000)))
@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(report(&mut table, &known, 160), [slower(link(2, "eth0")), slower(bond())]);
         assert_eq!(known.asked(), ["eth0", "eth2"], "a veth's does not change by itself");
         assert_eq!(report(&mut table, &known, 161), []);
-        table.doubt_speed(3);
+        table.mark_speed_stale(3);
         assert_eq!(report(&mut table, &known, 162), [slower(veth())]);
     }
 

@@ -184,7 +184,7 @@ pub struct Reading {
     pub boottime: Duration,
     pub counters: Vec<Counters>,
     pub carried: Vec<Carried>,
-    /// True if only the links in `counters` were to be read; otherwise a missing link has failed.
+    /// True if only the links in `counters` were requested; otherwise a watched link that is not in it could not be read.
     pub is_partial: bool,
     pub changes: Vec<LinkChange>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::link_table::{Facts, LinkTable};
+use super::link_table::{LinkQueries, LinkTable};
 use super::moment::Moment;
 use super::stacking::Attachment;
 use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
@@ -61,7 +61,7 @@ struct SyntheticTraffic {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Impairment {
     None,
-    Narrow,
+    Counter32,
     Resets,
     Flaps,
 }
@@ -113,7 +113,7 @@ impl CounterSource for Synthetic {
     }
 }
 
-impl Facts for Shape {
+impl LinkQueries for Shape {
     fn speed(&self, _: &LinkInfo) -> Speed {
         Speed::both(Some(SPEED))
     }
@@ -126,7 +126,7 @@ impl Facts for Shape {
 impl SyntheticLink {
     fn new(traffic: SyntheticTraffic) -> Self {
         // Starts 50 MB below the wrap, which comes within half a minute.
-        let rx_bytes = if traffic.trouble() == Impairment::Narrow { (1 << 32) - 50_000_000 } else { 0 };
+        let rx_bytes = if traffic.trouble() == Impairment::Counter32 { (1 << 32) - 50_000_000 } else { 0 };
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }
 
@@ -159,7 +159,7 @@ impl SyntheticLink {
         let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
         let part = |bytes: u64| bytes * u64::from(elapsed.subsec_nanos()) / 1_000_000_000;
         let (bits, mask) = match traffic.trouble() {
-            Impairment::Narrow => (CounterBits::B32, u64::from(u32::MAX)),
+            Impairment::Counter32 => (CounterBits::B32, u64::from(u32::MAX)),
             _ => (CounterBits::B64, u64::MAX),
         };
         let (rx_bytes, tx_bytes) = ((self.rx_bytes + part(rx)) & mask, (self.tx_bytes + part(tx)) & mask);
@@ -171,7 +171,7 @@ impl SyntheticTraffic {
     fn trouble(self) -> Impairment {
         match self.number % 4 {
             _ if !self.shape.troubles => Impairment::None,
-            1 => Impairment::Narrow,
+            1 => Impairment::Counter32,
             2 => Impairment::Resets,
             3 => Impairment::Flaps,
             _ => Impairment::None,
@@ -181,35 +181,35 @@ impl SyntheticTraffic {
     fn bytes(self, second: u64) -> (u64, u64) {
         let bps = self.burst(second).unwrap_or_else(|| {
             let phase = std::f64::consts::TAU * (second as f64 / DAY_S);
-            MEAN_BPS * (1.0 + SWING * phase.sin() + NOISE * (2.0 * self.dice(second, "noise").f64() - 1.0))
+            MEAN_BPS * (1.0 + SWING * phase.sin() + NOISE * (2.0 * self.rng(second, "noise").f64() - 1.0))
         });
         ((bps / 8.0) as u64, (bps * SENT / 8.0) as u64)
     }
 
     fn burst(self, second: u64) -> Option<f64> {
-        let mut height = self.dice(second, "height");
+        let mut height = self.rng(second, "height");
         if self.number == 0 {
             return BEAT_BURST_S.contains(&(second % BEAT_S)).then(|| 92e6 + 6e6 * height.f64());
         }
-        let mut minute = self.dice(second / 60, "burst");
+        let mut minute = self.rng(second / 60, "burst");
         let (bursts, start, length) = (minute.u8(0..4) == 0, minute.u64(0..25), minute.u64(5..35));
         (bursts && (start..start + length).contains(&(second % 60))).then(|| 70e6 + 28e6 * height.f64())
     }
 
     fn resets(self, second: u64) -> bool {
         self.trouble() == Impairment::Resets
-            && second % RESET_EVERY_S == self.dice(second / RESET_EVERY_S, "reset").u64(60..RESET_EVERY_S)
+            && second % RESET_EVERY_S == self.rng(second / RESET_EVERY_S, "reset").u64(60..RESET_EVERY_S)
     }
 
     fn absent(self, second: u64) -> bool {
         if self.trouble() != Impairment::Flaps {
             return false;
         }
-        let start = self.dice(second / ABSENT_EVERY_S, "absence").u64(20..ABSENT_EVERY_S - ABSENT_FOR_S);
+        let start = self.rng(second / ABSENT_EVERY_S, "absence").u64(20..ABSENT_EVERY_S - ABSENT_FOR_S);
         (start..start + ABSENT_FOR_S).contains(&(second % ABSENT_EVERY_S))
     }
 
-    fn dice(self, moment: u64, purpose: &str) -> fastrand::Rng {
+    fn rng(self, moment: u64, purpose: &str) -> fastrand::Rng {
         let purpose = purpose.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let mut mixed = self.shape.seed;
         for part in [u64::from(self.number), moment, purpose] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::link_table::Facts;
+use super::link_table::LinkQueries;
 use super::stacking::{Attachment, pppoe_devices};
 use super::{IFF_UP, LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
@@ -156,7 +156,7 @@ impl Sysfs {
     }
 }
 
-impl Facts for Sysfs {
+impl LinkQueries for Sysfs {
     /// Ignores tun devices, which report 10 Mbit/s or 10 Gbit/s whatever they run over.
     fn speed(&self, link: &LinkInfo) -> Speed {
         if link.kind == LinkKind::from_kernel("tun") {

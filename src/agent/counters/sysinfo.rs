@@ -16,7 +16,7 @@ use crate::agent::counters::filter::InterfaceFilter;
 use crate::process::clock::Clock;
 
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
-/// Bytes up to which, without sysfs, zeros are believed next.
+/// Without sysfs, counters of 0 are believed if the last ones summed up to at most this.
 const LITTLE_BYTES: u64 = 64 << 10;
 
 pub(super) struct Sysinfo {

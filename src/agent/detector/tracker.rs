@@ -35,16 +35,16 @@ pub(super) struct Target<'a> {
     pub(super) interface: &'a str,
     pub(super) ifindex: Option<u32>,
     pub(super) speed: Speed,
-    pub(super) without_speed: &'a str,
+    pub(super) speedless_link: &'a str,
 }
 
 impl<'a> Target<'a> {
     pub(super) fn link(info: &'a LinkInfo) -> Self {
-        Self { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed, without_speed: &info.name }
+        Self { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed, speedless_link: &info.name }
     }
 
-    pub(super) fn host(speed: Speed, without_speed: &'a str) -> Self {
-        Self { interface: ALL_INTERFACES, ifindex: None, speed, without_speed }
+    pub(super) fn host(speed: Speed, speedless_link: &'a str) -> Self {
+        Self { interface: ALL_INTERFACES, ifindex: None, speed, speedless_link }
     }
 }
 
@@ -146,7 +146,7 @@ impl Tracker {
                 self.thresholds = None;
                 self.state = BreachState::Normal;
                 if !std::mem::replace(&mut self.waits, true) {
-                    let (limit, interface) = (limit.name.clone(), target.without_speed.to_owned());
+                    let (limit, interface) = (limit.name.clone(), target.speedless_link.to_owned());
                     detections.notice(ConfigNotice::SpeedUnknown { limit, interface });
                 }
             }

@@ -40,7 +40,7 @@ pub struct DurableJournal {
 }
 
 impl DurableJournal {
-    /// Opens the journal. Another agent's lock and a newer agent's journal are errors, a disk that cannot be written is none.
+    /// Opens the journal, in memory if the disk cannot be written. Fails if another agent holds the lock, or a newer agent wrote it.
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,
@@ -90,7 +90,7 @@ impl DurableJournal {
                 counted(forgotten as u64, "open breach")
             ),
         }
-        // Samples noted on a disk that this run has not read yet are an earlier run's.
+        // If this run has not opened the disk before, the samples noted there are an earlier run's.
         let is_of_earlier = self.outage.as_ref().is_none_or(|outage| outage.refused.is_empty());
         if is_of_earlier && disk.interrupt_samples(now)? {
             warn!("the agent did not stop in order: samples that Kafka did not have yet are lost, and declared");

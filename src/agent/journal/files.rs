@@ -28,7 +28,7 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
 
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE).open(path)?;
-    narrow(path, &file);
+    restrict_permissions(path, &file);
     Ok(file)
 }
 
@@ -38,7 +38,7 @@ pub(super) fn prepare_database(path: &Path) -> Result<(), JournalError> {
     for suffix in ["-wal", "-shm"] {
         let path = with_suffix(path, suffix);
         match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => narrow(&path, &file),
+            Ok(file) => restrict_permissions(&path, &file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(refused(&path, source)),
         }
@@ -46,7 +46,7 @@ pub(super) fn prepare_database(path: &Path) -> Result<(), JournalError> {
     Ok(())
 }
 
-fn narrow(path: &Path, file: &File) {
+fn restrict_permissions(path: &Path, file: &File) {
     let done = file.metadata().and_then(|metadata| {
         let is_wide = metadata.is_file() && metadata.mode() & OTHERS != 0;
         if is_wide { file.set_permissions(Permissions::from_mode(PRIVATE)) } else { Ok(()) }

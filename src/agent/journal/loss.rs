@@ -118,7 +118,7 @@ pub(in crate::agent) fn declare(ids: &[EventId], reason: &Reason, detail: Option
     epochs.map(loss).collect()
 }
 
-/// Cuts a declaration down to one event, and returns the rest as events of their own.
+/// Limits a `loss` event to [`RANGES_MAX`] ranges, and returns the others as further `loss` events.
 pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     let Body::Loss(loss) = &mut event.body else { return Vec::new() };
     let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));

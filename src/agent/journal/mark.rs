@@ -1,11 +1,11 @@
 //! Records in a small file beside the journal how far that had come, which distinguishes a damaged journal from a sound one.
 //!
-//! SQLite takes a log with an unreadable tail to end there, and an empty file for a new database: both open without an error, lack
+//! SQLite takes an unreadable log frame for the log's end, and an empty file for a new database: both open without an error, lack
 //! events, and would reuse numbers. Each transaction that registers events is therefore counted, in the database and here. A
 //! database that counts fewer lost some; this file also records which events were pending, so that exactly those are declared.
 //!
-//! The file is written in place and never synced: after a power cut it may be behind, which proves nothing, but never ahead of a
-//! synced commit. It is used only where it counts more than the database, which has the same in a row of its own.
+//! The file is written in place and never synced. After a power cut it may be older than the database, never newer than a synced
+//! commit, so it is used only if it counts more transactions than the database, which keeps the same data in its table `meta`.
 //! Where it cannot be read or written, the database is trusted.
 
 use std::collections::BTreeMap;
@@ -35,9 +35,9 @@ pub(super) struct Span {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<(String, Span)>", try_from = "Vec<(String, Span)>")]
-pub(super) struct Spans(BTreeMap<Epoch, Span>);
+pub(super) struct PendingRanges(BTreeMap<Epoch, Span>);
 
-impl Spans {
+impl PendingRanges {
     pub(super) fn add(&mut self, id: EventId) {
         let span = self.0.entry(id.epoch).or_insert(Span { first: id.seq, next: id.seq, events: 0 });
         span.first = span.first.min(id.seq);
@@ -60,14 +60,14 @@ impl Spans {
         }
     }
 
-    pub(super) fn reach(&mut self, epoch: Epoch, next: u64) {
+    pub(super) fn extend_to(&mut self, epoch: Epoch, next: u64) {
         let span = self.0.entry(epoch).or_insert(Span { first: next, next, events: 0 });
         span.next = span.next.max(next);
     }
 
-    /// Includes numbers whose declaration is itself a pending event, which may be lost.
-    pub(super) fn hold(&mut self, epoch: Epoch, (first, last): (u64, u64)) {
-        self.reach(epoch, last.saturating_add(1));
+    /// Includes the range that a pending `loss` event declares: if that event is lost, the range has to be declared again.
+    pub(super) fn include(&mut self, epoch: Epoch, (first, last): (u64, u64)) {
+        self.extend_to(epoch, last.saturating_add(1));
         self.0.entry(epoch).and_modify(|span| span.first = span.first.min(first));
     }
 
@@ -77,7 +77,7 @@ impl Spans {
         }
     }
 
-    pub(super) fn without(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
+    pub(super) fn subtract(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
         let mut by_epoch: BTreeMap<Epoch, Ranges> = BTreeMap::new();
         for (epoch, range) in known {
             by_epoch.entry(epoch).or_default().push(range);
@@ -110,13 +110,13 @@ impl Spans {
     }
 }
 
-impl From<Spans> for Vec<(String, Span)> {
-    fn from(Spans(spans): Spans) -> Self {
+impl From<PendingRanges> for Vec<(String, Span)> {
+    fn from(PendingRanges(spans): PendingRanges) -> Self {
         spans.into_iter().map(|(epoch, span)| (epoch.to_string(), span)).collect()
     }
 }
 
-impl TryFrom<Vec<(String, Span)>> for Spans {
+impl TryFrom<Vec<(String, Span)>> for PendingRanges {
     type Error = EpochError;
 
     fn try_from(spans: Vec<(String, Span)>) -> Result<Self, EpochError> {
@@ -127,7 +127,7 @@ impl TryFrom<Vec<(String, Span)>> for Spans {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     pub(super) commits: u64,
-    pub(super) pending: Spans,
+    pub(super) pending: PendingRanges,
 }
 
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl MarkFile {
     }
 
     pub(super) fn read(&self) -> Option<Mark> {
-        if failpoints::is_out("journal-mark") {
+        if failpoints::is_disabled("journal-mark") {
             return None;
         }
         let bytes = match fs::read(&self.path) {
@@ -206,7 +206,7 @@ mod tests {
 
     fn mark(epochs: u64, first: u64) -> Mark {
         let span = |epoch| (Epoch(epoch), Span { first, next: first + 9, events: 7 });
-        Mark { commits: first, pending: Spans((0..epochs).map(span).collect()) }
+        Mark { commits: first, pending: PendingRanges((0..epochs).map(span).collect()) }
     }
 
     #[test]
@@ -223,19 +223,20 @@ mod tests {
     #[test]
     fn spans_follow_what_is_pending() {
         let id = |epoch, seq| EventId { epoch: Epoch(epoch), seq };
-        let mut spans = Spans::default();
+        let mut spans = PendingRanges::default();
         for id in [id(1, 4), id(1, 5), id(2, 1), id(1, 6)] {
             spans.add(id);
         }
         spans.take(id(1, 4));
         spans.begin_at(id(1, 5));
-        let without =
-            |spans: &Spans, known: &[(Epoch, (u64, u64))]| Vec::from_iter(spans.without(known.iter().copied()));
+        let without = |spans: &PendingRanges, known: &[(Epoch, (u64, u64))]| {
+            Vec::from_iter(spans.subtract(known.iter().copied()))
+        };
         assert_eq!(without(&spans, &[(Epoch(1), (6, 6))]), [(Epoch(1), vec![(5, 5)]), (Epoch(2), vec![(1, 1)])]);
         spans.take(id(2, 1));
-        spans.reach(Epoch(1), 9);
+        spans.extend_to(Epoch(1), 9);
         assert_eq!(without(&spans, &[]), [(Epoch(1), vec![(5, 8)])]);
-        spans.reach(Epoch(1), u64::MAX);
+        spans.extend_to(Epoch(1), u64::MAX);
         let known = [(Epoch(1), (7, 9)), (Epoch(1), (1, 2)), (Epoch(1), (8, 8)), (Epoch(3), (1, 1))];
         assert_eq!(without(&spans, &known), [(Epoch(1), vec![(5, 6), (10, u64::MAX - 1)])]);
         spans.end_at(id(1, 7));

@@ -191,7 +191,7 @@ pub trait Journal {
         Ok(None)
     }
 
-    /// Notes the first sample that Kafka may lack, since samples are in memory alone; `None` once their fate is declared. A new
+    /// Records the first sample that Kafka may not have, since samples are in memory only; `None` once all are declared. A new
     /// epoch is noted at once, else with the next transaction. A start that finds a note declares that samples may be missing.
     fn note_samples(&mut self, _first: Option<EventId>) -> Result<(), JournalError> {
         Ok(())

@@ -7,7 +7,7 @@ use log::{error, warn};
 
 use super::files::{rename, unless_missing, with_suffix};
 use super::outage::Outage;
-use super::sqlite::Saved;
+use super::sqlite::SalvagedJournal;
 use super::{JournalError, SqliteJournal};
 use crate::message::Stamp;
 use crate::process::exit::chain;
@@ -49,7 +49,7 @@ fn prepare_replacement(
     for suffix in ["", "-wal", "-shm"] {
         unless_missing(&with_suffix(&part, suffix), |path| fs::remove_file(path))?;
     }
-    let saved = Saved::read(path, outage)?;
+    let saved = SalvagedJournal::read(path, outage)?;
     saved.write(&part, size_max, why, now)?;
     error!("journal damaged ({why}): {}, and a new epoch begins", saved.summary());
     rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })

@@ -17,14 +17,14 @@ impl Observer for LogObserver {
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         for event in events {
-            let (level, line) = told(event);
+            let (level, line) = log_line(event);
             log!(level, "{line}");
         }
         Ok(())
     }
 }
 
-fn told(event: &Event) -> (Level, String) {
+fn log_line(event: &Event) -> (Level, String) {
     match &event.body {
         Body::BreachRaised(breach) => {
             let critical = if breach.severity == Severity::Critical { " (critical)" } else { "" };
@@ -144,7 +144,7 @@ mod tests {
             monotonic_ms: 0,
             clock_synced: None,
         };
-        told(&Event { id: EventId { epoch: Epoch(1), seq: 1 }, stamp, body: body(breach) }).1
+        log_line(&Event { id: EventId { epoch: Epoch(1), seq: 1 }, stamp, body: body(breach) }).1
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Items numbered in order of arrival, which leave in almost the same order.
+//! Items numbered in command of arrival, which leave in almost the same command.
 
 use std::collections::VecDeque;
 

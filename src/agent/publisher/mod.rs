@@ -8,7 +8,7 @@
 //!          journal: removed ◄── acknowledged ◄──reports──────            session's end ◄─ reports, errors
 //! ```
 //! Whatever goes wrong, a session ends for a `SessionEnd`, and the next producer sends all that is unacked
-//! again, in order. An event that Kafka has and the journal still holds is sent twice, never not at all.
+//! again, in command. An event that Kafka has and the journal still holds is sent twice, never not at all.
 
 mod backoff;
 mod commands;
@@ -66,7 +66,7 @@ pub struct Settings {
     pub connection: Connection,
     pub topic: String,
     pub encoding: Encoding,
-    pub window: Window,
+    pub in_flight: InFlightLimits,
     /// Zero sends each event at once.
     pub interval: Duration,
     pub linger: Duration,
@@ -81,20 +81,21 @@ pub struct Settings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct InFlightLimits {
     pub events: usize,
     /// Limit of librdkafka's queue (`queue.buffering.max.kbytes`) as well.
     pub bytes: usize,
     pub poll: Duration,
     /// True for large requests, which get librdkafka's own timeouts.
-    pub patient: bool,
+    pub long_timeouts: bool,
 }
 
-impl Window {
-    /// Window of an agent: little memory, few wake-ups.
-    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
-    /// Window of simulations and replays: these many breaches fill librdkafka's five requests of a megabyte in flight.
-    pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
+impl InFlightLimits {
+    /// Limits of an agent: little memory, few wake-ups.
+    pub const SMALL: Self =
+        Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), long_timeouts: false };
+    /// Limits of simulations and replays: these many breaches fill librdkafka's five requests of a megabyte in flight.
+    pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), long_timeouts: true };
 }
 
 pub struct Publisher {
@@ -111,20 +112,20 @@ pub struct Publisher {
     look_up_at: Option<Duration>,
     is_looking: bool,
     has_sent: bool,
-    under_way: InFlight<EventId>,
+    in_flight: InFlight<EventId>,
     /// Events in flight when the journals changed, which the cursor meets again in the new one.
-    met_again: FxHashSet<EventId>,
-    bytes_under_way: usize,
+    already_in_flight: FxHashSet<EventId>,
+    bytes_in_flight: usize,
     running: Option<Running>,
-    busy: Duration,
-    ending: Vec<JoinHandle<()>>,
+    last_busy_at: Duration,
+    closing_threads: Vec<JoinHandle<()>>,
     progress: Progress,
-    told: u64,
-    unstarted: Option<String>,
+    delivered_logged: u64,
+    start_error: Option<String>,
 }
 
 struct Running {
-    orders: Sender<WorkerCommand>,
+    commands: Sender<WorkerCommand>,
     reports: Receiver<WorkerReport>,
     thread: JoinHandle<()>,
 }
@@ -133,7 +134,7 @@ impl Settings {
     /// Checks without sending that files exist and librdkafka makes a producer. An error names the key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
-        Producer::check(&self.connection, self.window)
+        Producer::check(&self.connection, self.in_flight)
     }
 
     fn held_back_max(&self) -> u64 {
@@ -164,15 +165,15 @@ impl Publisher {
             look_up_at: None,
             is_looking: false,
             has_sent: false,
-            under_way: InFlight::from(0),
-            met_again: FxHashSet::default(),
-            bytes_under_way: 0,
+            in_flight: InFlight::from(0),
+            already_in_flight: FxHashSet::default(),
+            bytes_in_flight: 0,
             running: None,
-            busy: now,
-            ending: Vec::new(),
+            last_busy_at: now,
+            closing_threads: Vec::new(),
             progress: Progress::default(),
-            told: 0,
-            unstarted: None,
+            delivered_logged: 0,
+            start_error: None,
         }
     }
 
@@ -180,17 +181,17 @@ impl Publisher {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
     }
 
-    /// Demands a look at the topic, at the agent's own time within a few seconds from `now`: its events may be long in coming.
+    /// Schedules a look-up of the topic within a few seconds of `now`, since its first events may come much later.
     pub fn look_up(&mut self, now: Duration) {
         self.look_up_at = Some(now + self.settings.spread.within(FIRST_FLUSH_MAX));
     }
 
     /// Gives up looking for the topic, and forgets the problem that was found.
-    pub fn look_no_more(&mut self) {
+    pub fn cancel_look_up(&mut self) {
         self.look_up_at = None;
         if self.is_looking {
-            self.ending.extend(self.running.take().map(|running| running.thread));
-            self.begin_anew();
+            self.closing_threads.extend(self.running.take().map(|running| running.thread));
+            self.reset_in_flight();
             self.progress.recover();
         }
     }
@@ -212,8 +213,8 @@ impl Publisher {
         };
         let moved = way(&settings) != way(&self.settings);
         if let Some(Running { thread, .. }) = self.running.take_if(|_| moved) {
-            self.ending.push(thread);
-            self.begin_anew();
+            self.closing_threads.push(thread);
+            self.reset_in_flight();
         }
         if moved {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
@@ -242,7 +243,7 @@ impl Publisher {
     }
 
     /// Processes the worker's reports, and hands it events during a flush. Does not block; an error of the journal loses no event.
-    pub fn turn(
+    pub fn poll(
         &mut self,
         system: &mut EventSystem,
         now: Duration,
@@ -250,14 +251,14 @@ impl Publisher {
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
         let reports: Vec<WorkerReport> = self.running.iter().flat_map(|running| running.reports.try_iter()).collect();
-        self.take_in(reports, system, &stamp)?;
-        self.ending.retain(|thread| !thread.is_finished());
+        self.process_reports(reports, system, &stamp)?;
+        self.closing_threads.retain(|thread| !thread.is_finished());
         if self.running.as_ref().is_some_and(|running| running.thread.is_finished()) {
             self.worker_died();
         }
         if system.journal().generation() != self.generation {
             (self.generation, self.cursor) = (system.journal().generation(), self.start);
-            self.met_again = self.under_way.since(0).map(|(_, id)| *id).collect();
+            self.already_in_flight = self.in_flight.since(0).map(|(_, id)| *id).collect();
         }
         if self.trigger.due.take() || self.first_flush.take_if(|at| now >= *at).is_some() {
             self.flushing = true;
@@ -267,41 +268,41 @@ impl Publisher {
             self.flushing = true;
         }
         if self.flushing {
-            self.hand_out(system, stamp().monotonic_ms, &waker)?;
-            // A missing topic is not there because nothing is to be sent.
+            self.send_batches(system, stamp().monotonic_ms, &waker)?;
+            // Having nothing to send does not mean that a missing topic exists now.
             if self.flushing || !self.is_looking {
                 self.progress.flushing(self.flushing, stamp().monotonic_ms);
             }
         }
         if self.look_up_at.take_if(|at| now >= *at).is_some() && self.running.is_none() {
-            self.is_looking = self.give(WorkerCommand::LookUp, stamp().monotonic_ms, &waker);
+            self.is_looking = self.send_command(WorkerCommand::LookUp, stamp().monotonic_ms, &waker);
         }
-        if !self.under_way.is_empty() || self.is_looking {
-            self.busy = now;
-        } else if now.saturating_sub(self.busy) >= self.settings.linger {
-            self.let_go();
+        if !self.in_flight.is_empty() || self.is_looking {
+            self.last_busy_at = now;
+        } else if now.saturating_sub(self.last_busy_at) >= self.settings.linger {
+            self.close_idle();
         }
         Ok(())
     }
 
-    pub fn hurry(&mut self) {
+    pub fn flush_now(&mut self) {
         self.flush();
         if let Some(running) = &self.running {
-            let _ = running.orders.send(WorkerCommand::TryNow);
+            let _ = running.commands.send(WorkerCommand::TryNow);
         }
     }
 
     pub fn idle(&self) -> bool {
-        !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
+        !self.flushing && !self.trigger.due.get() && self.in_flight.is_empty()
     }
 
     /// Returns the threads that still have a producer, to be joined before the program ends, lest OpenSSL is unloaded under them.
     pub fn close(mut self) -> Vec<JoinHandle<()>> {
-        self.ending.extend(self.running.take().map(|running| running.thread));
-        self.ending
+        self.closing_threads.extend(self.running.take().map(|running| running.thread));
+        self.closing_threads
     }
 
-    fn take_in(
+    fn process_reports(
         &mut self,
         reports: Vec<WorkerReport>,
         system: &mut EventSystem,
@@ -332,7 +333,7 @@ impl Publisher {
                 WorkerReport::Recovered => self.progress.recover(),
                 WorkerReport::LookedUp => {
                     self.is_looking = false;
-                    if self.under_way.is_empty() {
+                    if self.in_flight.is_empty() {
                         self.progress.recover();
                     }
                 }
@@ -341,7 +342,7 @@ impl Publisher {
         if !delivered.is_empty() {
             self.progress.delivered += delivered.len() as u64;
             debug!("Kafka acknowledged {}", counted(delivered.len() as u64, "event"));
-            failpoints::pass("report-after");
+            failpoints::hit("report-after");
         }
         let mut done = system.remove_events(&delivered);
         for (id, reason) in rejected {
@@ -353,24 +354,24 @@ impl Publisher {
     }
 
     fn acknowledge(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
-        let id = self.under_way.take(serial)?;
-        self.bytes_under_way -= bytes;
+        let id = self.in_flight.take(serial)?;
+        self.bytes_in_flight -= bytes;
         Some(id)
     }
 
-    fn hand_out(
+    fn send_batches(
         &mut self,
         system: &mut EventSystem,
         now_ms: u64,
         waker: &impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
-        let Window { events, bytes, .. } = self.settings.window;
+        let InFlightLimits { events, bytes, .. } = self.settings.in_flight;
         let bytes = bytes.min(usize::try_from(self.settings.journal_bytes / 4).unwrap_or(bytes));
-        while self.under_way.len() < events && self.bytes_under_way < bytes {
-            let batch = system.batch(self.cursor, events - self.under_way.len(), bytes - self.bytes_under_way)?;
+        while self.in_flight.len() < events && self.bytes_in_flight < bytes {
+            let batch = system.batch(self.cursor, events - self.in_flight.len(), bytes - self.bytes_in_flight)?;
             let Some(last) = batch.last() else {
                 self.trigger.held_back.set(0);
-                if self.under_way.is_empty() {
+                if self.in_flight.is_empty() {
                     self.end_flush();
                 }
                 return Ok(());
@@ -378,88 +379,89 @@ impl Publisher {
             let after = last.position;
             let mut outgoing = Vec::with_capacity(batch.len());
             for QueuedEvent { event, payload: json, .. } in batch {
-                if !self.met_again.contains(&event.id) {
+                if !self.already_in_flight.contains(&event.id) {
                     outgoing.push(OutgoingEvent { event, json });
                 }
             }
             let added: usize = outgoing.iter().map(OutgoingEvent::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
-            if !self.give(WorkerCommand::Send(outgoing), now_ms, waker) {
+            if !self.send_command(WorkerCommand::Send(outgoing), now_ms, waker) {
                 return Ok(());
             }
             for id in ids {
-                self.under_way.push(id);
+                self.in_flight.push(id);
             }
-            self.bytes_under_way += added;
+            self.bytes_in_flight += added;
             self.cursor = after;
             self.has_sent = true;
         }
         Ok(())
     }
 
-    fn give(&mut self, order: WorkerCommand, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
+    fn send_command(&mut self, command: WorkerCommand, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
-            let started = match self.ending.len() {
+            let started = match self.closing_threads.len() {
                 ENDING_MAX.. => Err(format!("{ENDING_MAX} connections are still being closed")),
                 _ => self.start(waker).map_err(|error| format!("no thread could be started: {error}")),
             };
             match started {
                 Ok(running) => {
                     self.running = Some(running);
-                    if self.unstarted.take().is_some() {
+                    if self.start_error.take().is_some() {
                         self.progress.problems.resolve();
                     }
                 }
                 Err(why) => {
-                    if self.unstarted.as_ref() != Some(&why) {
+                    if self.start_error.as_ref() != Some(&why) {
                         error!("cannot publish: {why}; {}", self.settings.waiting);
                         self.progress.problems.start(now_ms, &format!("cannot publish: {why}"));
-                        self.unstarted = Some(why);
+                        self.start_error = Some(why);
                     }
                     return false;
                 }
             }
         }
-        self.running.as_ref().is_some_and(|running| running.orders.send(order).is_ok())
+        self.running.as_ref().is_some_and(|running| running.commands.send(command).is_ok())
     }
 
     fn start(&mut self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
-        self.under_way = InFlight::from(0);
-        let (orders, incoming) = channel();
+        self.in_flight = InFlight::from(0);
+        let (commands, incoming) = channel();
         let (outgoing, reports) = channel();
         let (settings, encoder, batch_max) = (self.settings.clone(), self.encoder.clone(), Arc::clone(&self.batch_max));
         let has_delivered = self.progress.delivered > 0;
         let worker = Worker::new(settings, encoder, batch_max, incoming, (outgoing, waker()?), has_delivered);
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
         debug!("publishing to {} at {}", self.settings.topic, self.settings.connection.brokers());
-        Ok(Running { orders, reports, thread })
+        Ok(Running { commands, reports, thread })
     }
 
     fn end_flush(&mut self) {
         self.flushing = false;
-        let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
+        let delivered =
+            self.progress.delivered - std::mem::replace(&mut self.delivered_logged, self.progress.delivered);
         if delivered > 0 {
             info!("{} delivered to {}", counted(delivered, "event"), self.settings.topic);
         }
     }
 
-    fn let_go(&mut self) {
+    fn close_idle(&mut self) {
         if let Some(Running { thread, .. }) = self.running.take() {
             debug!("no event for a while: closing the connection to {}", self.settings.connection.brokers());
-            self.ending.push(thread);
+            self.closing_threads.push(thread);
         }
     }
 
     fn worker_died(&mut self) {
         error!("the publisher's thread has ended unexpectedly; what it had not delivered is sent again");
         self.running = None;
-        self.begin_anew();
+        self.reset_in_flight();
     }
 
-    fn begin_anew(&mut self) {
-        self.under_way = InFlight::from(0);
-        self.met_again.clear();
-        self.bytes_under_way = 0;
+    fn reset_in_flight(&mut self) {
+        self.in_flight = InFlight::from(0);
+        self.already_in_flight.clear();
+        self.bytes_in_flight = 0;
         self.is_looking = false;
         self.cursor = self.start;
     }

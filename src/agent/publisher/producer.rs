@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
-use super::Window;
+use super::InFlightLimits;
 use crate::config::Invalid;
 use crate::kafka::{self, ClientError, Connection};
 use crate::wire::{Headers, Message};
@@ -34,8 +34,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// Time-outs by which a lost connection is noticed soon. The shorter one is the broker's, for its replicas.
-const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
-const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
+const SHORT_TIMEOUTS: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
+const LONG_TIMEOUTS: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
@@ -58,14 +58,14 @@ pub(super) struct Tuning {
     pub(super) batch_max: usize,
     /// True sends one message at a time; each may be refused. Otherwise a refusal is fatal, so that no later message overtakes it.
     pub(super) one_by_one: bool,
-    pub(super) patient: bool,
+    pub(super) long_timeouts: bool,
 }
 
 #[derive(Default)]
-struct DeliveryContext(Mutex<Heard>);
+struct DeliveryContext(Mutex<CallbackReports>);
 
 #[derive(Default)]
-struct Heard {
+struct CallbackReports {
     events: u64,
     deliveries: Vec<(usize, DeliveryReport)>,
     errors: Vec<(RDKafkaErrorCode, String)>,
@@ -79,22 +79,22 @@ pub(super) enum SendError {
 }
 
 impl Producer {
-    pub(super) fn new(connection: &Connection, window: Window, tuning: Tuning) -> Result<Self, String> {
-        let config = Self::config(connection, window, tuning)?;
+    pub(super) fn new(connection: &Connection, limits: InFlightLimits, tuning: Tuning) -> Result<Self, String> {
+        let config = Self::config(connection, limits, tuning)?;
         let client = BaseProducer::from_config_and_context(&config, DeliveryContext::default());
         let client = client.map_err(|error| kafka::not_created(&error))?;
         Ok(Self { client, headers: RefCell::default() })
     }
 
-    pub(super) fn check(connection: &Connection, window: Window) -> Result<(), Invalid> {
-        let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
-        connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
+    pub(super) fn check(connection: &Connection, limits: InFlightLimits) -> Result<(), Invalid> {
+        let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, long_timeouts: false };
+        connection.check::<BaseProducer>(|connection| Self::config(connection, limits, tuning))
     }
 
-    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, ClientError> {
-        let Tuning { batch_max, one_by_one, patient } = tuning;
+    fn config(connection: &Connection, limits: InFlightLimits, tuning: Tuning) -> Result<ClientConfig, ClientError> {
+        let Tuning { batch_max, one_by_one, long_timeouts } = tuning;
         let mut config = connection.client(FIXED)?;
-        let times = if patient || window.patient { PATIENT } else { PROMPT };
+        let times = if long_timeouts || limits.long_timeouts { LONG_TIMEOUTS } else { SHORT_TIMEOUTS };
         for (name, value) in DEFAULTS.iter().chain(times) {
             if config.get(name).is_none() {
                 config.set(*name, *value);
@@ -107,8 +107,8 @@ impl Producer {
         }
         config.set("batch.size", batch_max.min(theirs).to_string());
         // Room for the messages of a replaced producer, too; headers do not count as bytes.
-        config.set("queue.buffering.max.messages", (2 * window.events).to_string());
-        config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
+        config.set("queue.buffering.max.messages", (2 * limits.events).to_string());
+        config.set("queue.buffering.max.kbytes", (limits.bytes >> 10).to_string());
         config.set_log_level(RDKafkaLogLevel::Debug);
         Ok(config)
     }
@@ -142,12 +142,12 @@ impl Producer {
     /// Returns at most a request's messages. Does not block: rust-rdkafka's poll spins through its last millisecond.
     pub(super) fn deliveries(&self) -> Vec<(usize, DeliveryReport)> {
         loop {
-            let events_before = self.heard().events;
+            let events_before = self.reports().events;
             // Serves one report of any kind.
             self.client.poll(Duration::ZERO);
-            let mut heard = self.heard();
-            if !heard.deliveries.is_empty() || heard.events == events_before {
-                return std::mem::take(&mut heard.deliveries);
+            let mut reports = self.reports();
+            if !reports.deliveries.is_empty() || reports.events == events_before {
+                return std::mem::take(&mut reports.deliveries);
             }
         }
     }
@@ -155,14 +155,14 @@ impl Producer {
     /// Discards reports, as of a broker that closed an unused connection. Returns true if this producer can still be used.
     pub(super) fn idle(&self) -> bool {
         self.deliveries();
-        let mut heard = self.heard();
-        (heard.errors, heard.cause, heard.timed_out) = Default::default();
-        drop(heard);
+        let mut reports = self.reports();
+        (reports.errors, reports.cause, reports.timed_out) = Default::default();
+        drop(reports);
         self.fatal().is_none()
     }
 
     /// Makes librdkafka request the producer id, without which it sends nothing; else it looks for a broker every 500 ms.
-    pub(super) fn introduce(&self, topic: &str, longest: Duration) {
+    pub(super) fn request_producer_id(&self, topic: &str, longest: Duration) {
         if let Err(error) = self.client.client().fetch_metadata(Some(topic), longest) {
             debug!("no metadata yet: {error}");
         }
@@ -184,20 +184,20 @@ impl Producer {
     }
 
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
-        std::mem::take(&mut self.heard().errors)
+        std::mem::take(&mut self.reports().errors)
     }
 
     pub(super) fn cause(&self) -> Option<String> {
-        self.heard().cause.take()
+        self.reports().cause.take()
     }
 
     /// Returns true if, since the last call, a batch was not answered in time. librdkafka has then closed the connection.
     pub(super) fn timed_out(&self) -> bool {
-        std::mem::take(&mut self.heard().timed_out)
+        std::mem::take(&mut self.reports().timed_out)
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.client.context().heard()
+    fn reports(&self) -> MutexGuard<'_, CallbackReports> {
+        self.client.context().reports()
     }
 
     pub(super) fn fatal(&self) -> Option<String> {
@@ -210,7 +210,7 @@ fn with(headers: OwnedHeaders, more: Headers<'_>) -> OwnedHeaders {
 }
 
 impl DeliveryContext {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn reports(&self) -> MutexGuard<'_, CallbackReports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -233,14 +233,14 @@ fn batch_error(line: &str) -> Option<&str> {
 
 impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        let mut heard = self.heard();
-        heard.events += 1;
+        let mut reports = self.reports();
+        reports.events += 1;
         if let ("MSGSET", Some(error)) = (facility, batch_error(line)) {
-            heard.timed_out |= error == TIMED_OUT;
-            heard.cause = Some(with_remedy(error));
+            reports.timed_out |= error == TIMED_OUT;
+            reports.cause = Some(with_remedy(error));
         }
         if let Some(reason) = kafka::closed_at_once(line) {
-            heard.errors.push((RDKafkaErrorCode::BrokerTransportFailure, reason));
+            reports.errors.push((RDKafkaErrorCode::BrokerTransportFailure, reason));
         }
         match level {
             RDKafkaLogLevel::Debug => trace!("librdkafka: {facility} {line}"),
@@ -250,9 +250,9 @@ impl ClientContext for DeliveryContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        let mut heard = self.heard();
-        heard.events += 1;
-        heard.errors.push((code, reason.to_owned()));
+        let mut reports = self.reports();
+        reports.events += 1;
+        reports.errors.push((code, reason.to_owned()));
     }
 }
 
@@ -264,9 +264,9 @@ impl ProducerContext for DeliveryContext {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
-        let mut heard = self.heard();
-        heard.events += 1;
-        heard.deliveries.push((serial, delivery));
+        let mut reports = self.reports();
+        reports.events += 1;
+        reports.deliveries.push((serial, delivery));
     }
 }
 

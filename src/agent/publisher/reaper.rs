@@ -9,7 +9,7 @@ use crate::process::clock::Clock;
 /// Drops producers on threads of their own, because dropping one can hang; on the caller's thread if too many hang.
 #[derive(Default)]
 pub(super) struct Reaper {
-    under_way: Arc<AtomicUsize>,
+    closing: Arc<AtomicUsize>,
 }
 
 const TEAR_DOWNS_MAX: usize = 4;
@@ -26,12 +26,12 @@ pub fn await_tear_down(threads: &[JoinHandle<()>], clock: &dyn Clock) {
 
 impl Reaper {
     pub(super) fn add(&self, producer: Producer) {
-        let under_way = Arc::clone(&self.under_way);
+        let closing = Arc::clone(&self.closing);
         let take_down = move || {
             drop(producer);
-            under_way.fetch_sub(1, Ordering::Relaxed);
+            closing.fetch_sub(1, Ordering::Relaxed);
         };
-        if self.under_way.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
+        if self.closing.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
             std::thread::spawn(take_down);
         } else {
             take_down();

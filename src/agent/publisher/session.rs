@@ -10,16 +10,16 @@ pub(super) struct ProducerSession {
     /// Number of the first event not handed to the producer.
     pub(super) next: usize,
     /// True once a message was delivered: from then on Kafka checks the sequence.
-    pub(super) proven: bool,
+    pub(super) has_delivered: bool,
     /// Number and size of the event in flight, if events go one by one.
-    pub(super) alone: Option<(usize, usize)>,
-    pub(super) introductions: u32,
-    pub(super) last_words: u32,
+    pub(super) in_flight_alone: Option<(usize, usize)>,
+    pub(super) id_requests_left: u32,
+    pub(super) fatal_polls_left: u32,
     pub(super) cause: Option<String>,
     /// Why no broker can be reached.
-    pub(super) away: Option<String>,
+    pub(super) unreachable: Option<String>,
     pub(super) refused_by: Option<Code>,
-    pub(super) is_hurried: bool,
+    pub(super) retry_requested: bool,
     pub(super) held_until: Option<Duration>,
     awaited: (usize, Duration),
     report_at: Duration,
@@ -27,13 +27,13 @@ pub(super) struct ProducerSession {
     timeouts: (u32, Duration),
 }
 
-const INTRODUCTIONS: u32 = 10;
-const LAST_WORDS: u32 = 10;
+const ID_REQUESTS: u32 = 10;
+const FATAL_POLLS: u32 = 10;
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-pub(super) const AWAY_AFTER: Duration = Duration::from_secs(5);
-const PROVEN_AWAY_MAX: Duration = Duration::from_secs(60);
-const TOGETHER: Duration = Duration::from_secs(2);
+pub(super) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+const DELIVERED_UNREACHABLE_MAX: Duration = Duration::from_secs(60);
+const SAME_TIMEOUT_WITHIN: Duration = Duration::from_secs(2);
 
 impl ProducerSession {
     pub(super) fn new(
@@ -48,15 +48,15 @@ impl ProducerSession {
             files,
             overdue_after,
             next: 0,
-            proven: false,
-            alone: None,
-            introductions: INTRODUCTIONS,
-            last_words: LAST_WORDS,
+            has_delivered: false,
+            in_flight_alone: None,
+            id_requests_left: ID_REQUESTS,
+            fatal_polls_left: FATAL_POLLS,
             timeouts: (0, Duration::ZERO),
             cause: None,
-            away: None,
+            unreachable: None,
             refused_by: None,
-            is_hurried: false,
+            retry_requested: false,
             held_until: None,
             awaited: (awaited, now),
             report_at: now + overdue_after,
@@ -66,14 +66,13 @@ impl ProducerSession {
     pub(super) fn begin_to_await(&mut self, serial: usize, now: Duration) {
         self.awaited = (serial, now);
         self.report_at = now + self.overdue_after;
-        (self.cause, self.away) = (None, None);
+        (self.cause, self.unreachable) = (None, None);
     }
 
-    /// Returns how long an event waits for brokers that are away before the producer goes, whose threads would look for them several
-    /// times a second. One that has delivered stays longer: Kafka knows its sequence, so that what it repeats is not doubled in the
-    /// topic.
-    pub(super) fn away_max(&self) -> Duration {
-        if self.proven { PROVEN_AWAY_MAX } else { AWAY_AFTER }
+    /// Returns how long to wait for unreachable brokers before the producer is closed, whose threads try them several times a second.
+    /// One that has delivered is kept longer: Kafka knows its sequence numbers, and drops what it sends twice.
+    pub(super) fn unreachable_max(&self) -> Duration {
+        if self.has_delivered { DELIVERED_UNREACHABLE_MAX } else { UNREACHABLE_AFTER }
     }
 
     pub(super) fn has_moved_to(&self, serial: usize) -> bool {
@@ -90,7 +89,7 @@ impl ProducerSession {
     /// Counts timeouts in a row: batches in flight together time out together, and count once.
     pub(super) fn count_timeout(&mut self, now: Duration) -> u32 {
         let (count, last) = &mut self.timeouts;
-        if *count == 0 || now.saturating_sub(*last) > TOGETHER {
+        if *count == 0 || now.saturating_sub(*last) > SAME_TIMEOUT_WITHIN {
             *count += 1;
         }
         *last = now;

@@ -9,7 +9,7 @@ pub(super) enum SessionEnd {
     Replace,
     Retry(String),
     /// No broker can be reached: the producer is made again for each attempt, and costs nothing between them.
-    Away(String),
+    Unreachable(String),
     /// Connection is slow: a new producer waits longer for answers, and sends smaller batches.
     SlowConnection,
     ReduceBatch(usize, Code),

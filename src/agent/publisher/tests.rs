@@ -42,7 +42,7 @@ fn settings() -> Settings {
         connection: Connection::new(RawConnection::default(), None).expect("it can work"),
         topic: "t".to_owned(),
         encoding: Encoding::default(),
-        window: Window::SMALL,
+        in_flight: InFlightLimits::SMALL,
         interval: Duration::ZERO,
         linger: Duration::MAX,
         spread: Spread::default(),
@@ -73,7 +73,7 @@ fn what_was_delivered_is_removed_though_a_rejected_event_cannot_be_declared_lost
     let mut publisher = Publisher::new(settings(), false, Duration::ZERO);
     let ids: Vec<EventId> = system.add_events(new_events).unwrap().iter().map(|event| event.id).collect();
     for id in &ids {
-        publisher.under_way.push(*id);
+        publisher.in_flight.push(*id);
     }
     let delivered = |serial| {
         WorkerReport::Delivered(vec![Acknowledgement {
@@ -86,9 +86,9 @@ fn what_was_delivered_is_removed_though_a_rejected_event_cannot_be_declared_lost
     let rejected = |serial| WorkerReport::Rejected { serial, bytes: 0, reason: "no".to_owned() };
     let reports =
         vec![delivered(0), rejected(1), rejected(2), delivered(3), WorkerReport::Refusing { what: "no".into() }];
-    assert!(publisher.take_in(reports, &mut system, &stamp).is_err());
+    assert!(publisher.process_reports(reports, &mut system, &stamp).is_err());
     assert_eq!(system.pending().events, 2, "the two that were rejected");
-    assert!(publisher.under_way.is_empty());
+    assert!(publisher.in_flight.is_empty());
     let progress = publisher.progress();
     assert_eq!((progress.delivered, progress.rejected, progress.refusing), (2, 2, true));
 }

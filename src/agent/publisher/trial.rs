@@ -16,15 +16,15 @@ const SIZE_MIN: usize = 64 << 10;
 /// Refusals in a row after which the rest is not tried for now.
 const REFUSALS_MAX: usize = 16;
 /// Accepted events in a row after which batches are sent again, while none is held.
-const TAKEN_ENOUGH: usize = 16;
+const ACCEPTED_ENOUGH: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     last: Option<usize>,
     /// Refused events, each with the number of others accepted before its last refusal.
     held: BTreeMap<usize, u64>,
-    taken: u64,
-    taken_in_a_row: usize,
+    accepted: u64,
+    accepted_in_a_row: usize,
     refused_in_a_row: usize,
 }
 
@@ -52,22 +52,22 @@ impl Trial {
         unacked.since(after).chain(unacked.since(0)).map(|(serial, _)| serial).next()
     }
 
-    pub(super) fn take(&mut self, serial: usize) {
+    pub(super) fn accept(&mut self, serial: usize) {
         self.last = Some(serial);
         self.held.remove(&serial);
-        self.taken += 1;
-        self.taken_in_a_row += 1;
+        self.accepted += 1;
+        self.accepted_in_a_row += 1;
         self.refused_in_a_row = 0;
     }
 
     pub(super) fn refuse(&mut self, refused: Refused) -> TrialVerdict {
         let Refused { serial, bytes, for_its_size, is_loss } = refused;
         self.last = Some(serial);
-        self.taken_in_a_row = 0;
+        self.accepted_in_a_row = 0;
         let is_too_small = for_its_size && bytes < SIZE_MIN;
         let can_be_at_fault = !is_loss && !is_too_small;
-        let refused_before = self.held.insert(serial, self.taken);
-        if can_be_at_fault && refused_before.is_some_and(|taken_then| self.taken > taken_then) {
+        let refused_before = self.held.insert(serial, self.accepted);
+        if can_be_at_fault && refused_before.is_some_and(|accepted_then| self.accepted > accepted_then) {
             self.held.remove(&serial);
             return TrialVerdict::AtFault;
         }
@@ -84,7 +84,7 @@ impl Trial {
     }
 
     pub(super) fn is_over<T>(&self, unacked: &InFlight<T>) -> bool {
-        self.held.is_empty() && (unacked.is_empty() || self.taken_in_a_row >= TAKEN_ENOUGH)
+        self.held.is_empty() && (unacked.is_empty() || self.accepted_in_a_row >= ACCEPTED_ENOUGH)
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
                 assert!(self.attempts < 10_000, "it ends");
                 match refused(serial).map(|refused| self.trial.refuse(refused)) {
                     None => {
-                        self.trial.take(serial);
+                        self.trial.accept(serial);
                         self.unacked.take(serial);
                         self.delivered.push(serial);
                     }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_at_fault_is_given_up_only_after_another_was_taken() {
+    fn an_event_at_fault_is_given_up_only_after_another_was_accepted() {
         let poison = |serial: usize| (serial == 0).then(|| invalid(serial));
         let mut topic = Topic::new(1);
         topic.round(poison);

@@ -1,5 +1,5 @@
 //! The thread that owns the producer. It has one answer to every failure: give this producer up, wait, make a new one, and send
-//! everything that is not acknowledged again, in order, from the oldest.
+//! everything that is not acknowledged again, in command, from the oldest.
 //!
 //! ```text
 //!             ┌───────────── back-off over, flush demanded ───────────────┐
@@ -28,7 +28,7 @@ use super::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerRepor
 use super::encoding::Encoder;
 use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
 use super::reaper::Reaper;
-use super::session::{AWAY_AFTER, ProducerSession};
+use super::session::{ProducerSession, UNREACHABLE_AFTER};
 use super::session_end::SessionEnd;
 use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::publisher::in_flight::InFlight;
@@ -47,14 +47,14 @@ pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
     batch_max: Arc<AtomicUsize>,
-    orders: Receiver<WorkerCommand>,
+    commands: Receiver<WorkerCommand>,
     reports: Sender<WorkerReport>,
     waker: Waker,
     clock: SystemClock,
     unacked: InFlight<OutgoingEvent>,
     written: Vec<u8>,
     trial: Option<Trial>,
-    patient_until: Option<Duration>,
+    slow_until: Option<Duration>,
     trouble: LogThrottle,
     is_troubled: bool,
     backoff: SessionBackoff,
@@ -64,16 +64,16 @@ pub(super) struct Worker {
     overdue_after: Duration,
 }
 
-const POLL_AWAY: Duration = Duration::from_millis(250);
+const POLL_UNREACHABLE: Duration = Duration::from_millis(250);
 const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
-const INTRODUCTION: Duration = Duration::from_millis(100);
-const LAST_WORD: Duration = Duration::from_millis(10);
+const ID_REQUEST_TIMEOUT: Duration = Duration::from_millis(100);
+const FATAL_POLL_PAUSE: Duration = Duration::from_millis(10);
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Time-outs in a row, each on a working connection, after which it counts as slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
 /// Time after which a slow connection is tried as a fast one, so that a lost one is noticed soon again.
-const PATIENCE: Duration = Duration::from_secs(600);
+const SLOW_FOR: Duration = Duration::from_secs(600);
 const BATCH_SLOW: usize = 64 << 10;
 /// Size in bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
@@ -87,7 +87,7 @@ impl Worker {
         settings: Settings,
         encoder: Encoder,
         batch_max: Arc<AtomicUsize>,
-        orders: Receiver<WorkerCommand>,
+        commands: Receiver<WorkerCommand>,
         (reports, waker): (Sender<WorkerReport>, Waker),
         has_delivered: bool,
     ) -> Self {
@@ -97,14 +97,14 @@ impl Worker {
             settings,
             encoder,
             batch_max,
-            orders,
+            commands,
             reports,
             waker,
             clock: SystemClock::default(),
             unacked: InFlight::from(0),
             written: Vec::new(),
             trial: None,
-            patient_until: None,
+            slow_until: None,
             trouble: LogThrottle::default(),
             is_troubled: false,
             reaper: Reaper::default(),
@@ -135,10 +135,10 @@ impl Worker {
     /// Waits for the first events, so that no producer is kept without any. Returns false when no more will come.
     fn has_events(&mut self) -> bool {
         while self.unacked.is_empty() {
-            let goes_on = match self.orders.recv() {
+            let goes_on = match self.commands.recv() {
                 Ok(WorkerCommand::LookUp) => self.look_up(),
-                Ok(order) => {
-                    self.take(order);
+                Ok(command) => {
+                    self.take(command);
                     true
                 }
                 Err(_) => false,
@@ -214,10 +214,10 @@ impl Worker {
             }
         })?;
         let batch_max = self.batch_max.load(Ordering::Relaxed);
-        let patient = self.patient_until.is_some();
-        let batch_max = if patient { batch_max.min(BATCH_SLOW) } else { batch_max };
-        let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient };
-        let producer = Producer::new(&self.settings.connection, self.settings.window, tuning);
+        let long_timeouts = self.slow_until.is_some();
+        let batch_max = if long_timeouts { batch_max.min(BATCH_SLOW) } else { batch_max };
+        let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), long_timeouts };
+        let producer = Producer::new(&self.settings.connection, self.settings.in_flight, tuning);
         let producer = producer.map_err(SessionEnd::NeedsOperator)?;
         let (first, now) = (self.unacked.first(), self.clock.monotonic());
         Ok(ProducerSession::new(producer, files, first, self.overdue_after, now))
@@ -231,7 +231,7 @@ impl Worker {
             SessionEnd::Replace => return true,
             SessionEnd::SlowConnection => {
                 info!("the connection to Kafka is slow: waiting longer for its answers, and sending less at once");
-                self.patient_until = Some(self.clock.monotonic() + failpoints::duration("patience-s", PATIENCE));
+                self.slow_until = Some(self.clock.monotonic() + failpoints::duration("patience-s", SLOW_FOR));
                 return true;
             }
             SessionEnd::ReduceBatch(bytes, code) => {
@@ -250,8 +250,8 @@ impl Worker {
                 self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
                 return true;
             }
-            SessionEnd::Away(reason) => {
-                self.report_away(&reason, true);
+            SessionEnd::Unreachable(reason) => {
+                self.report_unreachable(&reason, true);
                 let pause = self.backoff.next(1, 60);
                 return self.wait(pause, files);
             }
@@ -279,10 +279,10 @@ impl Worker {
     }
 
     fn step(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
-        self.take_orders(session)?;
+        self.receive_commands(session)?;
         match self.trial {
-            Some(_) => self.feed_one(session),
-            None => self.feed(session)?,
+            Some(_) => self.send_one(session),
+            None => self.send_unacked(session)?,
         }
         let deliveries = session.producer.deliveries();
         if !deliveries.is_empty() {
@@ -293,13 +293,13 @@ impl Worker {
             // More deliveries may follow, but the room made by these is used first.
             return Ok(());
         }
-        if session.last_words > 0 && session.producer.fatal().is_some() {
+        if session.fatal_polls_left > 0 && session.producer.fatal().is_some() {
             // Delivery reports are more precise than the fatal error, and follow it.
-            session.last_words -= 1;
-            std::thread::sleep(LAST_WORD);
+            session.fatal_polls_left -= 1;
+            std::thread::sleep(FATAL_POLL_PAUSE);
             return Ok(());
         }
-        self.listen(session)?;
+        self.check_client_errors(session)?;
         if self.trial.as_ref().is_some_and(|trial| trial.is_over(&self.unacked)) {
             return Err(SessionEnd::InBatches);
         }
@@ -307,19 +307,19 @@ impl Worker {
             return Ok(());
         }
         let pause = self.pause(session)?;
-        match self.orders.recv_timeout(pause) {
-            Ok(order) => self.take_during(session, order),
+        match self.commands.recv_timeout(pause) {
+            Ok(command) => self.take_during(session, command),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
         }
         Ok(())
     }
 
-    fn take_orders(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
+    fn receive_commands(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         if self.unacked.is_empty() {
             while self.unacked.is_empty() {
-                match self.orders.recv_timeout(POLL_IDLE) {
-                    Ok(order) => self.take_during(session, order),
+                match self.commands.recv_timeout(POLL_IDLE) {
+                    Ok(command) => self.take_during(session, command),
                     Err(RecvTimeoutError::Timeout) if session.producer.idle() => {}
                     Err(RecvTimeoutError::Timeout) => return Err(SessionEnd::Replace),
                     Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
@@ -327,46 +327,46 @@ impl Worker {
             }
             let now = self.clock.monotonic();
             session.begin_to_await(self.unacked.first(), now);
-            let was_patient = self.patient_until.take_if(|until| now >= *until).is_some();
-            if was_patient {
+            let was_slow = self.slow_until.take_if(|until| now >= *until).is_some();
+            if was_slow {
                 info!("the connection to Kafka has the usual timeouts again");
             }
-            if was_patient || !session.producer.idle() || self.files() != session.files {
+            if was_slow || !session.producer.idle() || self.files() != session.files {
                 return Err(SessionEnd::Replace);
             }
         }
         loop {
-            match self.orders.try_recv() {
-                Ok(order) => self.take_during(session, order),
+            match self.commands.try_recv() {
+                Ok(command) => self.take_during(session, command),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(SessionEnd::Closed),
             }
         }
     }
 
-    fn take_during(&mut self, session: &mut ProducerSession, order: WorkerCommand) {
-        if !self.take(order) {
+    fn take_during(&mut self, session: &mut ProducerSession, command: WorkerCommand) {
+        if !self.take(command) {
             return;
         }
-        session.is_hurried = true;
+        session.retry_requested = true;
         if let Some(trial) = &mut self.trial {
             trial.begin_round();
             session.held_until = None;
         }
     }
 
-    fn take(&mut self, order: WorkerCommand) -> bool {
-        let WorkerCommand::Send(outgoing) = order else { return true };
+    fn take(&mut self, command: WorkerCommand) -> bool {
+        let WorkerCommand::Send(outgoing) = command else { return true };
         for outgoing in outgoing {
             self.unacked.push(outgoing);
         }
         false
     }
 
-    fn feed(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
+    fn send_unacked(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         let oldest = self.unacked.first();
         for (serial, outgoing) in self.unacked.since(session.next) {
-            if serial != oldest && !session.proven {
+            if serial != oldest && !session.has_delivered {
                 break;
             }
             let (_, sent) =
@@ -381,18 +381,21 @@ impl Worker {
         Ok(())
     }
 
-    fn feed_one(&mut self, session: &mut ProducerSession) {
+    fn send_one(&mut self, session: &mut ProducerSession) {
         let Some(serial) = self.trial.as_ref().and_then(|trial| trial.next(&self.unacked)) else { return };
-        let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.alone.is_none()) else { return };
+        let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.in_flight_alone.is_none())
+        else {
+            return;
+        };
         let (bytes, sent) =
             send(&session.producer, &self.encoder, &self.settings.topic, serial, outgoing, &mut self.written);
         match sent {
             Ok(()) => {
-                session.alone = Some((serial, bytes));
+                session.in_flight_alone = Some((serial, bytes));
                 session.begin_to_await(serial, self.clock.monotonic());
             }
             Err(SendError::Full | SendError::Never(Code::Fatal)) => {}
-            Err(SendError::Never(code)) => self.judge(session, (serial, bytes), code),
+            Err(SendError::Never(code)) => self.on_refused(session, (serial, bytes), code),
         }
     }
 
@@ -404,12 +407,12 @@ impl Worker {
         let mut end = None;
         let mut receipts = Vec::with_capacity(deliveries.len());
         for (serial, delivery) in deliveries {
-            let alone = session.alone.take_if(|(alone, _)| *alone == serial);
+            let alone = session.in_flight_alone.take_if(|(alone, _)| *alone == serial);
             match delivery {
                 Ok((partition, offset)) => {
-                    session.proven = true;
+                    session.has_delivered = true;
                     if let Some(trial) = &mut self.trial {
-                        trial.take(serial);
+                        trial.accept(serial);
                     }
                     if let Some(outgoing) = self.unacked.take(serial) {
                         receipts.push(Acknowledgement { serial, bytes: outgoing.bytes(), partition, offset });
@@ -418,17 +421,17 @@ impl Worker {
                 // Purged after a fatal error, which is handled next.
                 Err(Code::PurgeQueue | Code::PurgeInflight) => {}
                 Err(code) => match alone.filter(|_| is_refusal(code)) {
-                    Some(alone) => self.judge(session, alone, code),
+                    Some(alone) => self.on_refused(session, alone, code),
                     None => end = end.or(Some(self.failed(session, code))),
                 },
             }
         }
         if !receipts.is_empty() {
-            failpoints::pass("report-before");
+            failpoints::hit("report-before");
             let _ = self.reports.send(WorkerReport::Delivered(receipts));
             self.backoff.reset();
             (self.overdue_after, session.overdue_after) = (OVERDUE_AFTER, OVERDUE_AFTER);
-            (session.held_until, session.is_hurried) = (None, false);
+            (session.held_until, session.retry_requested) = (None, false);
             session.forget_timeouts();
             let is_held = self.trial.as_ref().is_some_and(|trial| trial.held() > 0);
             if !is_held && session.has_moved_to(self.unacked.first()) {
@@ -451,7 +454,7 @@ impl Worker {
         }
     }
 
-    fn judge(&mut self, session: &mut ProducerSession, (serial, bytes): (usize, usize), code: Code) {
+    fn on_refused(&mut self, session: &mut ProducerSession, (serial, bytes): (usize, usize), code: Code) {
         let Some(trial) = &mut self.trial else { return };
         let is_loss = |outgoing: &OutgoingEvent| matches!(outgoing.event.body, Body::Loss(_));
         let is_loss = self.unacked.since(serial).next().is_some_and(|(_, outgoing)| is_loss(outgoing));
@@ -472,14 +475,14 @@ impl Worker {
         }
         let smaller = self.batch_max.load(Ordering::Relaxed) / 8;
         // The first message of a producer is a batch by itself.
-        if is_about_size(code) && session.proven && smaller >= BATCH_MIN {
+        if is_about_size(code) && session.has_delivered && smaller >= BATCH_MIN {
             SessionEnd::ReduceBatch(smaller, code)
         } else {
             SessionEnd::OneByOne(code)
         }
     }
 
-    fn listen(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
+    fn check_client_errors(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         if let Some(fatal) = session.producer.fatal() {
             return Err(SessionEnd::Retry(fatal));
         }
@@ -490,7 +493,7 @@ impl Worker {
         }
         if session.producer.timed_out()
             && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
-            && self.patient_until.is_none()
+            && self.slow_until.is_none()
         {
             return Err(SessionEnd::SlowConnection);
         }
@@ -503,8 +506,8 @@ impl Worker {
                 Code::AllBrokersDown => {
                     // The error before this one names a broker, and is more precise.
                     let reason = session.cause.clone().unwrap_or(reason);
-                    self.report_away(&reason, false);
-                    session.away = Some(reason);
+                    self.report_unreachable(&reason, false);
+                    session.unreachable = Some(reason);
                 }
                 // The other brokers may do. Events that wait for this one are reported as overdue, with this cause.
                 _ => session.cause = Some(kafka::explained(&reason, self.settings.connection.brokers())),
@@ -515,20 +518,20 @@ impl Worker {
 
     fn pause(&mut self, session: &mut ProducerSession) -> Result<Duration, SessionEnd> {
         let now = self.clock.monotonic();
-        let is_refused = |trial: &Trial| session.alone.is_none() && trial.next(&self.unacked).is_none();
+        let is_refused = |trial: &Trial| session.in_flight_alone.is_none() && trial.next(&self.unacked).is_none();
         if self.trial.as_ref().is_some_and(is_refused) {
-            return Ok(self.hold(session, now));
+            return Ok(self.wait_before_round(session, now));
         }
-        let awaited = session.alone.map_or(self.unacked.first(), |(serial, _)| serial);
+        let awaited = session.in_flight_alone.map_or(self.unacked.first(), |(serial, _)| serial);
         let waited = session.waited(awaited, now);
-        let away_max = session.away_max();
-        if let Some(reason) = session.away.take_if(|_| waited >= away_max) {
-            return Err(SessionEnd::Away(reason));
+        let unreachable_max = session.unreachable_max();
+        if let Some(reason) = session.unreachable.take_if(|_| waited >= unreachable_max) {
+            return Err(SessionEnd::Unreachable(reason));
         }
         if waited > STUCK_AFTER {
             return Err(SessionEnd::Retry(format!("nothing was delivered for {}", lasting(STUCK_AFTER))));
         }
-        if std::mem::take(&mut session.is_hurried) && waited >= AWAY_AFTER {
+        if std::mem::take(&mut session.retry_requested) && waited >= UNREACHABLE_AFTER {
             // A new producer connects at once; this one has its own back-off, of up to a minute.
             return Err(SessionEnd::Replace);
         }
@@ -536,20 +539,20 @@ impl Worker {
             self.report_overdue(session);
         }
         Ok(match waited {
-            _ if waited >= AWAY_AFTER => POLL_AWAY,
-            _ if !session.proven && session.introductions > 0 => {
-                session.introductions -= 1;
-                session.producer.introduce(&self.settings.topic, INTRODUCTION);
+            _ if waited >= UNREACHABLE_AFTER => POLL_UNREACHABLE,
+            _ if !session.has_delivered && session.id_requests_left > 0 => {
+                session.id_requests_left -= 1;
+                session.producer.request_producer_id(&self.settings.topic, ID_REQUEST_TIMEOUT);
                 POLL_ALONE
             }
-            _ if session.alone.is_some() => POLL_ALONE,
-            _ => self.settings.window.poll,
+            _ if session.in_flight_alone.is_some() => POLL_ALONE,
+            _ => self.settings.in_flight.poll,
         })
     }
 
-    fn hold(&mut self, session: &mut ProducerSession, now: Duration) -> Duration {
+    fn wait_before_round(&mut self, session: &mut ProducerSession, now: Duration) -> Duration {
         match session.held_until {
-            Some(until) if now < until => POLL_AWAY.min(until - now),
+            Some(until) if now < until => POLL_UNREACHABLE.min(until - now),
             Some(_) => {
                 session.held_until = None;
                 if let Some(trial) = &mut self.trial {
@@ -567,12 +570,12 @@ impl Worker {
                 let what = format!("topic {topic} refuses events: {code}; {remedy}");
                 self.log_throttled(&format!("cannot publish: {what}; {} and are tried again", self.settings.waiting));
                 self.report_trouble(WorkerReport::Refusing { what });
-                POLL_AWAY
+                POLL_UNREACHABLE
             }
         }
     }
 
-    fn report_away(&mut self, reason: &str, gave_up: bool) {
+    fn report_unreachable(&mut self, reason: &str, gave_up: bool) {
         let is_new = self.log_throttled(&format!("cannot reach Kafka, {}: {reason}", self.settings.waiting));
         if is_new || gave_up {
             self.report_trouble(WorkerReport::Trouble { what: format!("cannot reach Kafka: {reason}"), gave_up });
@@ -589,14 +592,14 @@ impl Worker {
         }
     }
 
-    /// Waits for `pause`, taking orders, or until a certificate or secret changes. Returns false when no more events will come.
+    /// Waits for `pause`, taking commands, or until a certificate or secret changes. Returns false when no more events will come.
     fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
             let left = until.saturating_sub(self.clock.monotonic());
-            match self.orders.recv_timeout(left.min(LOOK_EVERY)) {
-                Ok(order) => {
-                    if self.take(order) {
+            match self.commands.recv_timeout(left.min(LOOK_EVERY)) {
+                Ok(command) => {
+                    if self.take(command) {
                         return true;
                     }
                 }
@@ -647,10 +650,10 @@ fn send(
         written
     });
     let message = encoder.message(&outgoing.event, json);
-    failpoints::pass("send-before");
+    failpoints::hit("send-before");
     let sent = producer.send(topic, serial, &message);
     if sent.is_ok() {
-        failpoints::pass("send-after");
+        failpoints::hit("send-after");
     }
     (message.key.len() + message.payload.len(), sent)
 }

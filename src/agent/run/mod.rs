@@ -18,7 +18,7 @@ use log::{error, info, warn};
 use self::rates::RateStream;
 use self::samples::SampleStream;
 use self::skipped::SkippedReadings;
-use self::status::Vitals;
+use self::status::AgentHealth;
 use crate::agent::config::Settings;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detections, Detector};
@@ -52,7 +52,7 @@ pub struct Outcome {
     pub lateness_max: Duration,
     pub delivered: u64,
     pub pending: u64,
-    /// Events in memory only, because the disk failed.
+    /// Events that were in memory only, since the disk failed, and are lost with the process.
     pub lost: u64,
     pub obstacle: Option<String>,
 }
@@ -94,7 +94,7 @@ struct Agent {
     trouble: LogThrottle,
     skipped: SkippedReadings,
     heartbeat: Heartbeat,
-    vitals: Vitals,
+    vitals: AgentHealth,
     outcome: Outcome,
     notifier: Notifier,
 }
@@ -132,7 +132,7 @@ impl Agent {
                 let open = open.into_iter().filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)));
                 detector.resume(open.collect(), settings.resume_within, &now);
             }
-            Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
+            Err(error) => error!("the open breaches could not be read, so they are not resumed: {}", chain(&error)),
         }
         let backlog = journal.pending().events > journal.pending().rates;
         let rates = RateStream::new(&settings, &mut journal, &*clock);
@@ -148,7 +148,7 @@ impl Agent {
         }
         let Directories { runtime, .. } = Directories::from_environment();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
-        let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
+        let vitals = AgentHealth { started_ms: now.monotonic_ms, ..AgentHealth::default() };
         let (reading, detections, trouble, skipped, heartbeat, outcome) = Default::default();
         let notifier = Notifier::ready(settings.interval);
         let mut agent = Self {
@@ -173,13 +173,13 @@ impl Agent {
             notifier,
         };
         agent.note_samples();
-        agent.say_hello();
-        agent.system.tell_own_events();
+        agent.log_start();
+        agent.system.notify_own_events();
         agent.add(vec![Body::AgentStarted(lifecycle(None))]);
         Ok(agent)
     }
 
-    fn say_hello(&self) {
+    fn log_start(&self) {
         let Settings { agent, interval, limits, state_dir, publisher, .. } = &self.settings;
         info!(
             "agent {agent} started: reading by {} every {}, {}; journal in {}; publishing to {} at {} every {}",
@@ -208,7 +208,7 @@ impl Agent {
         let end = duration.map(|duration| started + duration);
         let mut deadline = started;
         let mut probes: Vec<Duration> = Vec::new();
-        let mut visited = false;
+        let mut has_client = false;
         loop {
             let now = self.clock.monotonic();
             let mut ticked = false;
@@ -240,9 +240,9 @@ impl Agent {
             if signals.take_flush_request() {
                 info!("flushing on signal: {} pending", counted(self.system.pending().events, "event"));
                 self.system.flush();
-                self.publisher.hurry();
-                self.rates.publisher.hurry();
-                self.samples.iter_mut().for_each(SampleStream::hurry);
+                self.publisher.flush_now();
+                self.rates.publisher.flush_now();
+                self.samples.iter_mut().for_each(SampleStream::flush_now);
             }
             if signals.take_reload_request() {
                 let interval = self.settings.interval;
@@ -255,12 +255,12 @@ impl Agent {
             if ticked {
                 self.notifier.ping(self.clock.monotonic());
             }
-            if visited {
+            if has_client {
                 self.answer();
             }
             self.heartbeat.idle();
             let next = [end, probes.last().copied()].into_iter().flatten().fold(deadline, Duration::min);
-            visited = signals.wait(self.status.door(), next.saturating_sub(self.clock.monotonic()));
+            has_client = signals.wait(self.status.listener(), next.saturating_sub(self.clock.monotonic()));
         }
     }
 
@@ -343,11 +343,11 @@ impl Agent {
         let Self { publisher, rates, samples, system, settings, boot_id, clock, .. } = self;
         let now = || stamp(&settings.agent, boot_id, &**clock);
         let monotonic = clock.monotonic();
-        let mut done = publisher.turn(system, monotonic, now, || signals.waker());
+        let mut done = publisher.poll(system, monotonic, now, || signals.waker());
         if publisher.take_sent() {
             rates.publisher.flush();
         }
-        done = done.and(rates.publisher.turn(system, monotonic, now, || signals.waker()));
+        done = done.and(rates.publisher.poll(system, monotonic, now, || signals.waker()));
         let sampled = samples.as_mut().map_or(Ok(()), |samples| samples.publish(monotonic, now, || signals.waker()));
         if let Err(error) = done {
             self.report_error(&format!("the journal: {}", chain(&error)));
@@ -365,14 +365,14 @@ impl Agent {
         self.add_last_events(reason);
         self.keep_rates();
         self.system.flush();
-        self.publisher.hurry();
-        self.rates.publisher.hurry();
-        self.samples.iter_mut().for_each(SampleStream::hurry);
+        self.publisher.flush_now();
+        self.rates.publisher.flush_now();
+        self.samples.iter_mut().for_each(SampleStream::flush_now);
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
-        let mut visited = false;
+        let mut has_client = false;
         loop {
             self.publish(signals);
-            if visited {
+            if has_client {
                 self.answer();
             }
             let left = until.saturating_sub(self.clock.monotonic());
@@ -383,7 +383,7 @@ impl Agent {
             if self.publisher.idle() && others || left.is_zero() {
                 break;
             }
-            visited = signals.wait(self.status.door(), left.min(Duration::from_millis(100)));
+            has_client = signals.wait(self.status.listener(), left.min(Duration::from_millis(100)));
         }
         let now = self.stamp();
         let samples = self.samples.take();

@@ -56,7 +56,7 @@ impl RateStream {
     fn look_up(&mut self, settings: &Settings, now: Duration) {
         match settings.rates {
             Some(_) => self.publisher.look_up(now),
-            None => self.publisher.look_no_more(),
+            None => self.publisher.cancel_look_up(),
         }
     }
 }

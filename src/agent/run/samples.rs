@@ -54,15 +54,15 @@ impl SampleStream {
         stamp: impl Fn() -> Stamp,
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
-        self.publisher.turn(&mut self.system, now, stamp, waker)
+        self.publisher.poll(&mut self.system, now, stamp, waker)
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
         &self.publisher
     }
 
-    pub(super) fn hurry(&mut self) {
-        self.publisher.hurry();
+    pub(super) fn flush_now(&mut self) {
+        self.publisher.flush_now();
     }
 
     pub(super) fn given_up(&mut self, now: Duration) -> Option<String> {

@@ -7,7 +7,7 @@ use crate::process::problems::{Problem, ProblemLog};
 
 /// Times are `CLOCK_BOOTTIME` in milliseconds.
 #[derive(Debug, Default)]
-pub(super) struct Vitals {
+pub(super) struct AgentHealth {
     pub(super) started_ms: u64,
     pub(super) last_tick_ms: Option<u64>,
     pub(super) ending: bool,

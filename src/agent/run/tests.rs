@@ -125,7 +125,7 @@ impl Bench {
         bench
     }
 
-    /// Ticks a second after the last reading, in which so many bytes were received.
+    /// Adds `more` received bytes, and ticks one second after the last reading.
     fn carry(&mut self, more: u64) {
         if let Some(bytes) = self.bytes.borrow_mut().as_mut() {
             *bytes += more;
@@ -308,7 +308,7 @@ fn rates_of_a_fleet_are_sent_at_times_of_its_names() {
             let tick = Duration::from_secs(flush.as_secs() + u64::from(flush.subsec_nanos() > 0));
             *in_a_second.entry(tick.as_secs()).or_default() += 1;
             let waker = || Err(std::io::ErrorKind::Unsupported.into());
-            publisher.turn(&mut system, tick, || stamp(&settings.agent, "", &clock), waker).unwrap();
+            publisher.poll(&mut system, tick, || stamp(&settings.agent, "", &clock), waker).unwrap();
             assert!(publisher.next_flush().unwrap() > flush, "it was the flush");
         }
     }

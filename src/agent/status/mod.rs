@@ -100,7 +100,7 @@ pub enum AgentState {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(expecting = "struct Trouble")]
+#[serde(expecting = "struct Problem")]
 pub struct OngoingProblem {
     pub since: DateTime<Utc>,
     pub what: String,

@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 pub struct StatusSocket {
     path: PathBuf,
     listener: Option<UnixListener>,
-    rests: bool,
+    accept_paused: bool,
     retry_at: Duration,
 }
 
@@ -52,32 +52,32 @@ impl StatusSocket {
         let listener = listen(&path)
             .inspect_err(|error| warn!("`highwater-agent status` will get no answer: {}: {error}", path.display()))
             .ok();
-        Self { path, listener, rests: false, retry_at: now + RETRY }
+        Self { path, listener, accept_paused: false, retry_at: now + RETRY }
     }
 
     /// Accepts clients again, and retries a socket that could not be made; to be called each tick.
     pub fn upkeep(&mut self, now: Duration) {
-        self.rests = false;
+        self.accept_paused = false;
         if self.listener.is_none() && now >= self.retry_at {
             self.retry_at = now + RETRY;
             self.listener = listen(&self.path).ok();
         }
     }
 
-    pub fn door(&self) -> Option<BorrowedFd<'_>> {
-        self.listener.as_ref().filter(|_| !self.rests).map(UnixListener::as_fd)
+    pub fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().filter(|_| !self.accept_paused).map(UnixListener::as_fd)
     }
 
     pub fn clients(&mut self) -> Vec<Client> {
         let mut clients = Vec::new();
-        let Some(listener) = self.listener.as_ref().filter(|_| !self.rests) else { return clients };
+        let Some(listener) = self.listener.as_ref().filter(|_| !self.accept_paused) else { return clients };
         while clients.len() < CLIENTS_AT_ONCE {
             match listener.accept() {
                 Ok((client, _)) => clients.push(Client(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // Without a free file descriptor, polling the socket would wake the loop again and again.
                 Err(_) => {
-                    self.rests = true;
+                    self.accept_paused = true;
                     break;
                 }
             }
@@ -187,7 +187,7 @@ mod tests {
         let path = socket_path(None, directory.path());
         let mut first = StatusSocket::open(path.clone(), NOW);
         let second = StatusSocket::open(path, NOW);
-        assert!(second.door().is_none());
+        assert!(second.listener().is_none());
         drop(second);
         assert_eq!(asked(&mut first).pid, Some(7));
     }
@@ -197,10 +197,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("state");
         let mut socket = StatusSocket::open(socket_path(None, &missing), NOW);
-        assert!(socket.door().is_none());
+        assert!(socket.listener().is_none());
         fs::create_dir(&missing).unwrap();
         socket.upkeep(NOW + RETRY / 2);
-        assert!(socket.door().is_none());
+        assert!(socket.listener().is_none());
         socket.upkeep(NOW + RETRY);
         assert_eq!(asked(&mut socket).pid, Some(7));
     }

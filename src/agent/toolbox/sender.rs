@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::agent::event_system::{EventSystem, Observer, stamp};
 use crate::agent::journal::JournalError;
-use crate::agent::publisher::{self, Publisher, Window, await_tear_down};
+use crate::agent::publisher::{self, InFlightLimits, Publisher, await_tear_down};
 use crate::agent::toolbox::FleetJournal;
 use crate::message::{EventId, NewEvent};
 use crate::process::clock::{Clock as _, SystemClock};
@@ -53,9 +53,9 @@ impl EventSender {
             system.subscribe(observer);
         }
         let publisher = to.map(|settings| {
-            let bytes = 4 * Window::WIDE.bytes as u64;
+            let bytes = 4 * InFlightLimits::WIDE.bytes as u64;
             let settings = publisher::Settings {
-                window: Window::WIDE,
+                in_flight: InFlightLimits::WIDE,
                 interval: Duration::ZERO,
                 linger: Duration::MAX,
                 journal_bytes: bytes,
@@ -92,10 +92,10 @@ impl EventSender {
             self.system.remove_events(&ids).map_err(Failure::failed)?;
         }
         drop(events);
-        self.turn()?;
-        while self.system.pending().events > Window::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
+        self.poll()?;
+        while self.system.pending().events > InFlightLimits::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
             self.signals.sleep(Duration::from_millis(100));
-            self.turn()?;
+            self.poll()?;
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ impl EventSender {
             if left.is_zero() || self.stopped() {
                 return Ok(());
             }
-            self.turn()?;
+            self.poll()?;
             self.signals.sleep(left);
         }
     }
@@ -132,7 +132,7 @@ impl EventSender {
         }
         let mut stop_at = None;
         loop {
-            self.turn()?;
+            self.poll()?;
             let now = self.clock.monotonic();
             let is_late = self.signals.stop_requested() && now >= *stop_at.get_or_insert(now + LAST_MAX);
             if is_late || self.gives_up() || self.system.pending().events == 0 {
@@ -154,12 +154,12 @@ impl EventSender {
         Ok(delivery)
     }
 
-    fn turn(&mut self) -> Result<(), Failure> {
+    fn poll(&mut self) -> Result<(), Failure> {
         let Self { system, publisher, signals, clock, acknowledged, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
         // Stamp of a loss, into which the journal puts the agent's name.
         let stamp = || stamp("", "", clock);
-        let turned = publisher.turn(system, clock.monotonic(), stamp, || signals.waker());
+        let turned = publisher.poll(system, clock.monotonic(), stamp, || signals.waker());
         turned.map_err(|error: JournalError| Failure::failed(error))?;
         let (delivered, now) = (publisher.progress().delivered, clock.monotonic());
         if delivered != acknowledged.0 || system.pending().events == 0 {

@@ -2,7 +2,7 @@
 
 use crate::agent::config::Settings;
 use crate::config::TopicRole;
-use crate::kafka::admin::{Admin, AdminError, Found, TopicLookup, Wanted};
+use crate::kafka::admin::{Admin, AdminError, Found, TopicLookup, WantedTopic};
 use crate::kafka::{TopicPlan, missing_right};
 use crate::process::exit::{Failure, Status};
 
@@ -25,7 +25,7 @@ pub(crate) fn visible(admin: &Admin, name: &str) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {
+pub(crate) fn differences(wanted: &WantedTopic, found: &[Found]) -> Vec<String> {
     let found = found.iter().find(|found| found.name == wanted.name);
     found.map(|found| found.differences(wanted)).unwrap_or_default()
 }

@@ -137,9 +137,9 @@ impl Command {
                 let stop = cli::stop_flag().map_err(Failure::failed)?;
                 let options = Options { until_end, watchdog: true, log_totals };
                 let mut observer: fn(&StoredEvent<'_>) = if print { print_stored } else { |_| () };
-                let wish = Arc::new(AtomicBool::new(false));
-                signal_hook::flag::register(SIGHUP, Arc::clone(&wish)).map_err(Failure::failed)?;
-                let reload = Reload { wish: &wish, read: &|| read().map_err(|error| error.to_string()) };
+                let requested = Arc::new(AtomicBool::new(false));
+                signal_hook::flag::register(SIGHUP, Arc::clone(&requested)).map_err(Failure::failed)?;
+                let reload = Reload { requested: &requested, read: &|| read().map_err(|error| error.to_string()) };
                 run_reloading(&settings, options, &mut observer, &stop, reload)
             }
             Self::Init(command) => command.run(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::common::{Common, unavailable};
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::billing_month::{BillingMonth, Month};
-use crate::consumer::report::percentile::{self, Percent, Percentile, PercentileError, PercentileQuestion};
+use crate::consumer::report::percentile::{self, Percent, Percentile, PercentileError, PercentileFilter};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status};
 use crate::units::{BitRate, counted};
@@ -110,7 +110,7 @@ impl PercentileCommand {
         Ok(())
     }
 
-    fn question(&self, now: DateTime<Utc>) -> Result<PercentileQuestion, Failure> {
+    fn question(&self, now: DateTime<Utc>) -> Result<PercentileFilter, Failure> {
         let usage = |why: String| Failure::new(Status::Usage, why);
         let month = BillingMonth { month: self.month, day: self.billing_day, zone: self.time_zone.clone() };
         let shown = self.month.map_or("the month".to_owned(), |month| month.to_string());
@@ -122,7 +122,7 @@ impl PercentileCommand {
             [] => vec!["rx".to_owned(), "tx".to_owned()],
             named => named.to_vec(),
         };
-        Ok(PercentileQuestion {
+        Ok(PercentileFilter {
             agents: self.agent.clone(),
             interfaces: self.interface.clone(),
             directions,
@@ -132,7 +132,7 @@ impl PercentileCommand {
         })
     }
 
-    fn note(&self, answers: &[Percentile], question: &PercentileQuestion) {
+    fn note(&self, answers: &[Percentile], question: &PercentileFilter) {
         let say = |text: &str| self.common.note(text);
         say(&format!("from {} to {}", time(question.since), time(question.until)));
         if let [a, b] = answers
@@ -168,7 +168,7 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn row(answer: &Percentile, question: &PercentileQuestion) -> Vec<Value> {
+fn row(answer: &Percentile, question: &PercentileFilter) -> Vec<Value> {
     let Percentile { direction, links, of_means_bps, of_seconds_bps, coverage } = answer;
     let missing: u64 = coverage.missing.iter().map(|range| range.windows).sum();
     let ranges = coverage.missing.iter().map(|range| {

@@ -10,7 +10,7 @@ use super::ellipsis::{shortened, shortened_name};
 use super::time_axis::TimeAxis;
 use crate::text::escape_control;
 
-/// Without a theme, the browser's preference decides.
+/// Colours of a picture. An SVG without a theme follows the browser's `prefers-color-scheme`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Theme {
     Light,

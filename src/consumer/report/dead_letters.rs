@@ -204,8 +204,8 @@ impl DeadLetter {
         let decoded = decoder.decode(payload.unwrap_or_default(), || self.headers.get("content-type"));
         let decoded = match decoded {
             Ok(decoded) => Ok(decoded),
-            Err(Undecoded::Never(error)) => Err(error.to_string()),
-            Err(Undecoded::NotNow { why, .. }) => return Err(StoreError::Unavailable(why)),
+            Err(Undecoded::Permanent(error)) => Err(error.to_string()),
+            Err(Undecoded::Transient { why, .. }) => return Err(StoreError::Unavailable(why)),
         };
         let timestamp_ms = self.kafka_timestamp.map(|time| time.timestamp_millis());
         Ok(RetriedRecord {

@@ -18,7 +18,7 @@ const INTERVAL_MS: i64 = 300_000;
 
 /// Each agent and interface that is named has to have rates; each direction is answered by itself.
 #[derive(Clone, Debug)]
-pub struct PercentileQuestion {
+pub struct PercentileFilter {
     pub agents: Vec<String>,
     pub interfaces: Vec<String>,
     pub directions: Vec<String>,
@@ -27,7 +27,7 @@ pub struct PercentileQuestion {
     pub until: DateTime<Utc>,
 }
 
-/// Up to three decimals, above 0 and at most 100.
+/// Percentage above 0 and at most 100, with up to three decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Percent {
     thousandths: u32,
@@ -38,7 +38,7 @@ pub struct Percentile {
     pub direction: String,
     pub links: u64,
     pub of_means_bps: Option<u64>,
-    /// `None` for a bundle: histograms do not say which seconds of its links were the same.
+    /// `None` for several links: histograms have no times, so rates of the same second cannot be added.
     pub of_seconds_bps: Option<u64>,
     pub coverage: MonthCoverage,
 }
@@ -94,7 +94,7 @@ row! {
     }
 }
 
-pub fn read(reader: &mut dyn Reader, question: &PercentileQuestion) -> Result<Vec<Percentile>, PercentileError> {
+pub fn read(reader: &mut dyn Reader, question: &PercentileFilter) -> Result<Vec<Percentile>, PercentileError> {
     let mut answers = Vec::new();
     let mut named = Named::default();
     for direction in &question.directions {
@@ -135,7 +135,7 @@ fn query(links: &LinkFilter) -> Query {
     windows_of(links, links.names(query)).ordered(&["observed_at"], None)
 }
 
-impl PercentileQuestion {
+impl PercentileFilter {
     fn links(&self, direction: &str) -> LinkFilter {
         LinkFilter {
             agents: self.agents.clone(),
@@ -175,7 +175,7 @@ struct Measured {
 }
 
 impl MeanSums {
-    fn new(question: &PercentileQuestion) -> Self {
+    fn new(question: &PercentileFilter) -> Self {
         Self {
             first: interval(question.since),
             // An interval that is not over is not missing yet.
@@ -322,7 +322,7 @@ impl Named {
         }
     }
 
-    fn absent(&self, question: &PercentileQuestion) -> Option<LinkFilter> {
+    fn absent(&self, question: &PercentileFilter) -> Option<LinkFilter> {
         let missing = |named: &[String], found: &[String]| named.iter().find(|name| !found.contains(name)).cloned();
         let (agent, interface) =
             (missing(&question.agents, &self.agents), missing(&question.interfaces, &self.interfaces));
@@ -353,7 +353,7 @@ row! {
 fn explained(
     reader: &mut dyn Reader,
     absent: &LinkFilter,
-    question: &PercentileQuestion,
+    question: &PercentileFilter,
 ) -> Result<String, PercentileError> {
     let names = [absent.interfaces.join(", "), absent.agents.join(", ")];
     let link = if absent.interfaces.is_empty() { names[1].clone() } else { names.join(" of ") };

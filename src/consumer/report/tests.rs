@@ -2,7 +2,7 @@
 
 use chrono::TimeZone as _;
 
-use super::percentile::{Percent, PercentileQuestion};
+use super::percentile::{Percent, PercentileFilter};
 use super::rates::{RateFilter, RateStep};
 use super::*;
 use crate::consumer::batch::TopicId;
@@ -54,7 +54,7 @@ fn sqlite_reads_no_whole_table_of_rates() {
     let percent = Percent::parse("95").unwrap();
     let (since, until) = (since.unwrap(), until.unwrap());
     // There are no rates, which it says after it has asked for them.
-    percentile::read(&mut reader, &PercentileQuestion { agents, interfaces, directions, percent, since, until })
+    percentile::read(&mut reader, &PercentileFilter { agents, interfaces, directions, percent, since, until })
         .unwrap_err();
     assert!(reader.plans.len() > 12, "{:#?}", reader.plans);
     for plan in &reader.plans {

@@ -20,7 +20,9 @@ pub(super) struct BatchBuilder {
 
 impl BatchBuilder {
     pub(super) fn new(topic: &TopicId, checkpoints: &BTreeMap<i32, Checkpoint>) -> Self {
-        let begin = |(&partition, place): (&i32, &Checkpoint)| (partition, (place.generation, place.next_offset));
+        let begin = |(&partition, checkpoint): (&i32, &Checkpoint)| {
+            (partition, (checkpoint.generation, checkpoint.next_offset))
+        };
         Self { batch: Batch::new(topic), read: checkpoints.iter().map(begin).collect(), ..Self::default() }
     }
 
@@ -44,7 +46,7 @@ impl BatchBuilder {
         self.batch.push(partition, record, || (generation, from));
     }
 
-    pub(super) fn pass(&mut self, partition: i32, position: i64) {
+    pub(super) fn skip_to(&mut self, partition: i32, position: i64) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if position > *read {
             self.batch.skip_to(partition, *generation, *read, position, None);
@@ -52,7 +54,7 @@ impl BatchBuilder {
         }
     }
 
-    pub(super) fn pass_unreadable(&mut self, Unreadable { partition, first, end, .. }: Unreadable, now: Duration) {
+    pub(super) fn skip_unreadable(&mut self, Unreadable { partition, first, end, .. }: Unreadable, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if end <= *read {
             return;
@@ -95,8 +97,8 @@ mod tests {
     }
 
     fn builder() -> BatchBuilder {
-        let place = Checkpoint { next_offset: 5, generation: 3, ..Checkpoint::default() };
-        BatchBuilder::new(&TopicId::default(), &BTreeMap::from([(0, place)]))
+        let checkpoint = Checkpoint { next_offset: 5, generation: 3, ..Checkpoint::default() };
+        BatchBuilder::new(&TopicId::default(), &BTreeMap::from([(0, checkpoint)]))
     }
 
     #[test]
@@ -104,9 +106,9 @@ mod tests {
         let (mut builder, now) = (builder(), Duration::ZERO);
         builder.take(0, record(5), now);
         let unreadable = Unreadable { partition: 0, position: 6, first: 7, end: 100 };
-        builder.pass_unreadable(unreadable, now);
-        builder.pass_unreadable(unreadable, now);
-        builder.pass_unreadable(Unreadable { partition: 1, ..unreadable }, now);
+        builder.skip_unreadable(unreadable, now);
+        builder.skip_unreadable(unreadable, now);
+        builder.skip_unreadable(Unreadable { partition: 1, ..unreadable }, now);
         builder.take(0, record(100), now);
         assert_eq!(builder.offsets().collect::<Vec<_>>(), [(0, 101)]);
         let batch = builder.hand_over().unwrap();
@@ -132,7 +134,7 @@ mod tests {
         assert!(!builder.is_due(at(2_004)) && builder.is_due(at(2_005)));
         builder.hand_over().unwrap();
         // Offsets without records.
-        builder.pass(0, 1_002);
+        builder.skip_to(0, 1_002);
         assert!(builder.is_due(at(3_000)));
     }
 }

@@ -19,14 +19,14 @@ use crate::process::log_throttle::LogThrottle;
 const PAUSE: Duration = Duration::from_secs(1);
 const BUDGET: Duration = Duration::from_secs(5);
 const FINISH_MAX: Duration = Duration::from_secs(15);
-const HEARS: Duration = Duration::from_millis(100);
+const STOP_POLL: Duration = Duration::from_millis(100);
 
-const GOES_ON: u8 = 0;
-const FINISHES: u8 = 1;
-const STOPS: u8 = 2;
+const RUNNING: u8 = 0;
+const FINISHING: u8 = 1;
+const STOPPED: u8 = 2;
 
 pub(super) struct HistogramThread {
-    wish: Arc<AtomicU8>,
+    mode: Arc<AtomicU8>,
     ended: Receiver<()>,
 }
 
@@ -35,7 +35,7 @@ impl HistogramThread {
         if settings.topic_of(TopicRole::Rates).is_none() {
             return Ok(None);
         }
-        let wish = Arc::new(AtomicU8::new(GOES_ON));
+        let mode = Arc::new(AtomicU8::new(RUNNING));
         let (end, ended) = channel();
         let mut work = HistogramWork {
             store: settings.store.histograms(&settings.store_options(instance)),
@@ -43,7 +43,7 @@ impl HistogramThread {
                 .topic_of(TopicRole::Histograms)
                 .map(|topic| HourPublisher::new(&settings.connection, topic)),
             every: settings.publish_every,
-            wish: Arc::clone(&wish),
+            mode: Arc::clone(&mode),
             clock: SystemClock::default(),
             last: None,
             unconfirmed: Vec::new(),
@@ -55,11 +55,11 @@ impl HistogramThread {
             work.rounds();
             drop(end);
         })?;
-        Ok(Some(Self { wish, ended }))
+        Ok(Some(Self { mode, ended }))
     }
 
     pub(super) fn finish(&self) {
-        self.wish.store(FINISHES, Ordering::Relaxed);
+        self.mode.store(FINISHING, Ordering::Relaxed);
         if self.ended.recv_timeout(FINISH_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("histograms: not all hours are made yet; the next run goes on");
         }
@@ -68,7 +68,7 @@ impl HistogramThread {
 
 impl Drop for HistogramThread {
     fn drop(&mut self) {
-        self.wish.store(STOPS, Ordering::Relaxed);
+        self.mode.store(STOPPED, Ordering::Relaxed);
     }
 }
 
@@ -76,11 +76,11 @@ struct HistogramWork {
     store: Box<dyn HistogramStore + Send>,
     publisher: Option<HourPublisher>,
     every: Duration,
-    wish: Arc<AtomicU8>,
+    mode: Arc<AtomicU8>,
     clock: SystemClock,
     /// Hour that was published last, while not all were.
     last: Option<HourKey>,
-    /// Published, and perhaps not noted: the database was away since.
+    /// Versions that Kafka has acknowledged, and that the database may not have recorded yet.
     unconfirmed: Vec<(HourKey, i64)>,
     publish_at: Duration,
     trouble: LogThrottle,
@@ -90,7 +90,7 @@ struct HistogramWork {
 impl HistogramWork {
     fn rounds(&mut self) {
         loop {
-            let is_finishing = self.wish.load(Ordering::Relaxed) == FINISHES;
+            let is_finishing = self.mode.load(Ordering::Relaxed) == FINISHING;
             let pause = match self.round(is_finishing) {
                 Ok(true) => Duration::ZERO,
                 Ok(false) if is_finishing => return,
@@ -151,7 +151,7 @@ impl HistogramWork {
             return Ok(false);
         }
         let until = now + BUDGET;
-        while self.wish.load(Ordering::Relaxed) != STOPS {
+        while self.mode.load(Ordering::Relaxed) != STOPPED {
             if !self.unconfirmed.is_empty() {
                 self.store.acknowledge(&self.unconfirmed, self.clock.wall())?;
                 self.unconfirmed.clear();
@@ -176,7 +176,7 @@ impl HistogramWork {
                 }
                 return Err(trouble.into());
             }
-            failpoints::pass("hours-published");
+            failpoints::hit("hours-published");
             self.last = Some(last);
             if self.clock.monotonic() >= until {
                 return Ok(true);
@@ -186,7 +186,7 @@ impl HistogramWork {
     }
 
     fn is_stopping(&self) -> bool {
-        self.wish.load(Ordering::Relaxed) == STOPS
+        self.mode.load(Ordering::Relaxed) == STOPPED
     }
 
     fn sleep(&self, pause: Duration) -> bool {
@@ -196,10 +196,10 @@ impl HistogramWork {
             if self.is_stopping() {
                 return false;
             }
-            if left.is_zero() || self.wish.load(Ordering::Relaxed) == FINISHES {
+            if left.is_zero() || self.mode.load(Ordering::Relaxed) == FINISHING {
                 return true;
             }
-            std::thread::sleep(left.min(HEARS));
+            std::thread::sleep(left.min(STOP_POLL));
         }
     }
 }

@@ -5,20 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::writer::Wait;
+use log::Level;
 
+use super::store_thread::Wait;
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::failpoints;
 use crate::process::log_throttle::LogThrottle;
-use crate::units::counted;
+use crate::units::{counted, lasting};
 
 const FIRST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(3600);
 const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
 const BUDGET: Duration = Duration::from_secs(300);
-const HEARS: Duration = Duration::from_millis(200);
+const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// Time without a finished round after which this is a warning: tables grow, and the lock is not that of a short query.
+const UNFINISHED_MAX: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct MaintenanceThread(Arc<AtomicBool>);
 
@@ -28,11 +32,11 @@ impl MaintenanceThread {
         let (stopped, retention) = (Arc::clone(&stop), settings.retention);
         let (url, options) = (settings.store.clone(), settings.store_options(instance));
         let rounds = move || {
-            let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
+            let (clock, mut log) = (SystemClock::default(), RoundLog::default());
             let sleep = |pause| sleep(&clock, pause, &stopped);
             repeat(sleep, || {
                 let result = round(url.maintenance(&options), retention, &clock, &stopped);
-                log_result(&result, &trouble, clock.monotonic())
+                log.write(&result, clock.monotonic())
             });
         };
         std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
@@ -70,7 +74,7 @@ fn round(
     thread.map_err(|error| StoreError::Unavailable(format!("no thread could be started: {error}")))?;
     let (mut wait, mut stopped) = (Wait::new(clock.monotonic(), &progress), None);
     loop {
-        match answer.recv_timeout(HEARS) {
+        match answer.recv_timeout(STOP_POLL) {
             Ok(result) => return result,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(StoreError::Unavailable("its thread has ended; see above".to_owned()));
@@ -79,7 +83,7 @@ fn round(
         }
         let now = clock.monotonic();
         let stopping_for = stop.load(Ordering::Relaxed).then(|| now.saturating_sub(*stopped.get_or_insert(now)));
-        if let Some(error) = wait.is_over(&progress, now, stopping_for) {
+        if let Some(error) = wait.check(&progress, now, stopping_for) {
             // Should the answer come after all, the round ends with it.
             progress.stop();
             return Err(error);
@@ -94,38 +98,61 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
         if left.is_zero() {
             return true;
         }
-        std::thread::sleep(left.min(HEARS));
+        std::thread::sleep(left.min(STOP_POLL));
     }
     false
 }
 
-fn log_result(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Duration) -> bool {
-    match result {
-        Ok(Maintained { deleted, dropped, unfinished }) => {
-            for partition in dropped {
-                log::info!("retention: dropped {partition}");
+#[derive(Default)]
+struct RoundLog {
+    trouble: LogThrottle,
+    unfinished_since: Option<Duration>,
+}
+
+impl RoundLog {
+    /// Returns whether the round was finished.
+    fn write(&mut self, result: &Result<Maintained, StoreError>, now: Duration) -> bool {
+        match result {
+            Ok(Maintained { deleted, dropped, unfinished }) => {
+                for partition in dropped {
+                    log::info!("retention: dropped {partition}");
+                }
+                if !deleted.is_empty() {
+                    let deleted: Vec<String> =
+                        deleted.iter().map(|(table, rows)| format!("{} of {table}", counted(*rows, "row"))).collect();
+                    log::info!("retention: deleted {}", deleted.join(", "));
+                }
+                match unfinished {
+                    Some(why) => {
+                        if let Some((level, line)) = self.unfinished(why, now) {
+                            log::log!(level, "retention: {line}");
+                        }
+                    }
+                    None => self.unfinished_since = None,
+                }
+                unfinished.is_none()
             }
-            if !deleted.is_empty() {
-                let deleted: Vec<String> =
-                    deleted.iter().map(|(table, rows)| format!("{} of {table}", counted(*rows, "row"))).collect();
-                log::info!("retention: deleted {}", deleted.join(", "));
+            Err(error @ StoreError::Pooled(_)) => {
+                // The store's thread reports it as an ERROR.
+                log::debug!("retention: {error}; retrying in a minute");
+                false
             }
-            if let Some(why) = unfinished {
-                log::info!("retention: {why}; continuing in a minute");
+            Err(error) => {
+                if let Some(line) = self.trouble.admit(&error.to_string(), now) {
+                    log::warn!("retention: {line}; retrying in a minute");
+                }
+                false
             }
-            unfinished.is_none()
         }
-        Err(error @ StoreError::Pooled(_)) => {
-            // The store's thread reports it as an ERROR.
-            log::debug!("retention: {error}; retrying in a minute");
-            false
+    }
+
+    fn unfinished(&mut self, why: &str, now: Duration) -> Option<(Level, String)> {
+        let unfinished_for = now.saturating_sub(*self.unfinished_since.get_or_insert(now));
+        let why = self.trouble.admit(why, now)?;
+        if unfinished_for < UNFINISHED_MAX {
+            return Some((Level::Info, format!("{why}; continuing in a minute")));
         }
-        Err(error) => {
-            if let Some(line) = trouble.admit(&error.to_string(), now) {
-                log::warn!("retention: {line}; retrying in a minute");
-            }
-            false
-        }
+        Some((Level::Warn, format!("{why}; not finished for {}; retrying in a minute", lasting(unfinished_for))))
     }
 }
 
@@ -155,5 +182,20 @@ mod tests {
             at += pause + round_takes;
         }
         assert_eq!(*slept.borrow(), expected);
+    }
+
+    #[test]
+    fn a_table_that_is_never_free_becomes_a_warning() {
+        let (mut log, in_use) = (RoundLog::default(), "events_20261124 is in use");
+        let unfinished = || Ok(Maintained { unfinished: Some(in_use.to_owned()), ..Maintained::default() });
+        let first = (Level::Info, format!("{in_use}; continuing in a minute"));
+        assert_eq!(log.unfinished(in_use, Duration::ZERO), Some(first.clone()));
+        assert_eq!(log.unfinished(in_use, PAUSE_UNFINISHED), None, "once a minute would fill the log");
+        let (level, line) = log.unfinished(in_use, UNFINISHED_MAX).expect("it was silent for a day");
+        assert_eq!(level, Level::Warn);
+        assert!(line.contains(in_use) && line.contains("not finished for 24 h"), "{line}");
+        assert!(log.write(&Ok(Maintained::default()), UNFINISHED_MAX), "it is finished");
+        assert!(!log.write(&unfinished(), UNFINISHED_MAX * 2));
+        assert_eq!(log.unfinished(in_use, UNFINISHED_MAX * 3 - PAUSE).map(|(level, _)| level), Some(Level::Info));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 use crate::consumer::config::Settings;
 use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::ClientError;
@@ -11,22 +11,22 @@ use crate::process::backoff::Backoff;
 use crate::process::log_throttle::LogThrottle;
 use crate::units::lasting;
 
-/// News by urgency: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
+/// PendingReports by urgency: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
 #[derive(Default)]
-struct News(BTreeMap<u8, Polled>);
+struct PendingReports(BTreeMap<u8, Polled>);
 
-const ADRIFT_MAX: Duration = Duration::from_secs(45);
+const UNASSIGNED_MAX: Duration = Duration::from_secs(45);
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 const CONNECT_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Member {
     pub(super) source: Source,
     assigned: Vec<TopicPartition>,
-    adrift: Option<Duration>,
+    unassigned_since: Option<Duration>,
     /// Time to look whether certificates or secrets have changed, after one side rejected the other.
     refused: Option<Duration>,
     /// Polled while the loop waited for something else, and handled before the next poll.
-    heard: News,
+    pending: PendingReports,
     trouble: LogThrottle,
     /// Throttle of missing topics alone: news of the others does not end it.
     missing: LogThrottle,
@@ -38,9 +38,9 @@ impl Member {
         Ok(Self {
             source: source(settings)?,
             assigned: Vec::new(),
-            adrift: None,
+            unassigned_since: None,
             refused: None,
-            heard: News::default(),
+            pending: PendingReports::default(),
             trouble: LogThrottle::default(),
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
@@ -66,20 +66,20 @@ impl Member {
     }
 
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
-        self.heard.worst().unwrap_or_else(|| self.source.poll(timeout))
+        self.pending.next().unwrap_or_else(|| self.source.poll(timeout))
     }
 
-    pub(super) fn hear(&mut self, polled: Polled) {
-        self.heard.add(polled);
+    pub(super) fn defer(&mut self, polled: Polled) {
+        self.pending.add(polled);
     }
 
-    /// Returns whether news came after which no partition is read where it was.
-    pub(super) fn is_displaced(&self) -> bool {
-        self.heard.is_displaced()
+    /// Returns whether a report is pending after which positions no longer hold.
+    pub(super) fn loses_positions(&self) -> bool {
+        self.pending.loses_positions()
     }
 
-    pub(super) fn has_news(&self) -> bool {
-        !self.heard.0.is_empty()
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.0.is_empty()
     }
 
     pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
@@ -91,11 +91,11 @@ impl Member {
                     Ok(_) => log::info!("{name}: no partitions assigned, other members of the group have them"),
                     Err(why) => log::info!("no partitions assigned: {why}"),
                 },
-                some => log::info!("{name}: partitions {some:?}"),
+                some => log::info!("{name}: partitions assigned: {some:?}"),
             }
         }
         self.missing.clear();
-        self.adrift = None;
+        self.unassigned_since = None;
         self.assigned = partitions;
     }
 
@@ -108,7 +108,7 @@ impl Member {
     pub(super) fn log_trouble(&mut self, trouble: &str, now: Duration) {
         self.log(trouble, now);
         if self.assigned.is_empty() {
-            self.adrift.get_or_insert(now);
+            self.unassigned_since.get_or_insert(now);
         }
     }
 
@@ -133,12 +133,12 @@ impl Member {
     }
 
     /// Returns why a new client is needed: after a broker was paused, librdkafka may silently fail to join its group again.
-    pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
-        self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
+    pub(super) fn check_unassigned(&mut self, now: Duration) -> Option<String> {
+        self.unassigned_since.filter(|since| now.saturating_sub(*since) >= UNASSIGNED_MAX)?;
         // While no broker answers there is no group to join.
         let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
-        self.adrift = (!answers).then_some(now);
-        answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(ADRIFT_MAX)))
+        self.unassigned_since = (!answers).then_some(now);
+        answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(UNASSIGNED_MAX)))
     }
 
     /// Makes a new client once certificates or secrets have changed, which librdkafka reads once. Returns whether it did.
@@ -164,18 +164,18 @@ impl Member {
         }
     }
 
-    pub(super) fn renew(&mut self, settings: &Settings, pulse: &Pulse<'_>, why: &str) {
+    pub(super) fn renew(&mut self, settings: &Settings, liveness: &Liveness<'_>, why: &str) {
         log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();
         loop {
-            let until = pulse.now() + self.backoff.pause();
-            while pulse.now() < until {
-                if pulse.is_stopping() {
+            let until = liveness.now() + self.backoff.pause();
+            while liveness.now() < until {
+                if liveness.is_stopping() {
                     return;
                 }
                 std::thread::sleep(CONNECT_POLL);
             }
-            let now = pulse.step("connecting to Kafka");
+            let now = liveness.step("connecting to Kafka");
             match source(settings) {
                 Ok(source) => return self.replace(source),
                 Err(error) => self.log(&error.to_string(), now),
@@ -184,7 +184,7 @@ impl Member {
     }
 
     fn replace(&mut self, source: Source) {
-        (self.heard, self.assigned) = (News::default(), Vec::new());
+        (self.pending, self.assigned) = (PendingReports::default(), Vec::new());
         std::mem::replace(&mut self.source, source).close();
     }
 }
@@ -193,26 +193,26 @@ fn source(settings: &Settings) -> Result<Source, ClientError> {
     Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
 }
 
-impl News {
+impl PendingReports {
     fn add(&mut self, polled: Polled) {
         let rank = match polled {
             Polled::Fatal(_) => 0,
             Polled::Assigned(_) => 1,
-            Polled::Misplaced(_) => 2,
+            Polled::PositionLost(_) => 2,
             Polled::Refused(_) => 3,
             Polled::UnknownTopic => 4,
-            Polled::Trouble(_) => 5,
-            Polled::Record(..) | Polled::Unreadable(..) | Polled::Nothing => return,
+            Polled::Error(_) => 5,
+            Polled::Record(..) | Polled::Unreadable(..) | Polled::NoMessage => return,
         };
         self.0.insert(rank, polled);
     }
 
-    fn worst(&mut self) -> Option<Polled> {
+    fn next(&mut self) -> Option<Polled> {
         self.0.pop_first().map(|(_, polled)| polled)
     }
 
-    fn is_displaced(&self) -> bool {
-        self.0.values().any(|news| matches!(news, Polled::Assigned(_) | Polled::Fatal(_) | Polled::Misplaced(_)))
+    fn loses_positions(&self) -> bool {
+        self.0.values().any(|news| matches!(news, Polled::Assigned(_) | Polled::Fatal(_) | Polled::PositionLost(_)))
     }
 }
 
@@ -221,22 +221,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_heard_is_kept_by_kind_and_the_worst_comes_first() {
-        let mut heard = News::default();
-        heard.add(Polled::UnknownTopic);
-        heard.add(Polled::Trouble("a".into()));
-        heard.add(Polled::Nothing);
-        assert!(!heard.is_displaced());
-        heard.add(Polled::Assigned(vec![TopicPartition { topic: 0, partition: 3 }]));
-        heard.add(Polled::Fatal("b".into()));
-        heard.add(Polled::Assigned(Vec::new()));
-        heard.add(Polled::Trouble("c".into()));
-        assert!(heard.is_displaced());
-        assert!(matches!(heard.worst(), Some(Polled::Fatal(_))));
-        assert!(matches!(heard.worst(), Some(Polled::Assigned(last)) if last.is_empty()));
-        assert!(!heard.is_displaced());
-        assert!(matches!(heard.worst(), Some(Polled::UnknownTopic)));
-        assert!(matches!(heard.worst(), Some(Polled::Trouble(last)) if last == "c"));
-        assert!(heard.worst().is_none());
+    fn reports_are_kept_by_kind_and_the_most_urgent_comes_first() {
+        let mut pending = PendingReports::default();
+        pending.add(Polled::UnknownTopic);
+        pending.add(Polled::Error("a".into()));
+        pending.add(Polled::NoMessage);
+        assert!(!pending.loses_positions());
+        pending.add(Polled::Assigned(vec![TopicPartition { topic: 0, partition: 3 }]));
+        pending.add(Polled::Fatal("b".into()));
+        pending.add(Polled::Assigned(Vec::new()));
+        pending.add(Polled::Error("c".into()));
+        assert!(pending.loses_positions());
+        assert!(matches!(pending.next(), Some(Polled::Fatal(_))));
+        assert!(matches!(pending.next(), Some(Polled::Assigned(last)) if last.is_empty()));
+        assert!(!pending.loses_positions());
+        assert!(matches!(pending.next(), Some(Polled::UnknownTopic)));
+        assert!(matches!(pending.next(), Some(Polled::Error(last)) if last == "c"));
+        assert!(pending.next().is_none());
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 use super::{Consumer, Options, StoredEvent};
 use crate::consumer::config::Settings;
 use crate::kafka::ClientError;
@@ -12,7 +12,7 @@ use crate::process::systemd::Notifier;
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
     /// Asks for a reload while true; cleared when it begins.
-    pub wish: &'a AtomicBool,
+    pub requested: &'a AtomicBool,
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
@@ -30,7 +30,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
     let never = AtomicBool::new(false);
-    let reload = Reload { wish: &never, read: &|| Err("this run does not reload".to_owned()) };
+    let reload = Reload { requested: &never, read: &|| Err("this run does not reload".to_owned()) };
     run_reloading(settings, options, observer, stop, reload)
 }
 
@@ -82,7 +82,7 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
             notifier.stopping();
             return None;
         }
-        if reload.wish.swap(false, Ordering::Relaxed) {
+        if reload.requested.swap(false, Ordering::Relaxed) {
             notifier.reloading(clock.monotonic());
             match (reload.read)() {
                 Ok(others) => return Some(others),
@@ -98,12 +98,12 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
 
 fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
     let result = loop {
-        if consumer.pulse.is_stopping() {
+        if consumer.liveness.is_stopping() {
             log::info!("stopping on signal");
             break Ok(None);
         }
-        if reload.wish.swap(false, Ordering::Relaxed)
-            && let Some(settings) = read_again(&mut consumer.pulse, reload)
+        if reload.requested.swap(false, Ordering::Relaxed)
+            && let Some(settings) = read_again(&mut consumer.liveness, reload)
         {
             break Ok(Some(settings));
         }
@@ -114,20 +114,20 @@ fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Setti
         }
     };
     if !matches!(result, Ok(Some(_))) {
-        consumer.pulse.notifier.stopping();
+        consumer.liveness.notifier.stopping();
     }
     consumer.end();
     result
 }
 
-fn read_again(pulse: &mut Pulse<'_>, reload: Reload<'_>) -> Option<Settings> {
-    let now = pulse.step("reading the configuration");
-    pulse.notifier.reloading(now);
+fn read_again(liveness: &mut Liveness<'_>, reload: Reload<'_>) -> Option<Settings> {
+    let now = liveness.step("reading the configuration");
+    liveness.notifier.reloading(now);
     match (reload.read)() {
         Ok(settings) => Some(settings),
         Err(error) => {
             log::error!("the previous configuration stays in effect: {error}");
-            pulse.notifier.reloaded(Duration::ZERO);
+            liveness.notifier.reloaded(Duration::ZERO);
             None
         }
     }

@@ -14,13 +14,13 @@ const EVENTS: &str = "events";
 const SAMPLES: &str = "samples";
 
 /// A broker with two topics, and a database in a file.
-struct World {
+struct ConsumerFixture {
     mock: MockCluster<'static, DefaultProducerContext>,
     directory: TempDir,
     stop: AtomicBool,
 }
 
-impl World {
+impl ConsumerFixture {
     fn new() -> Self {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic(EVENTS, 2, 1).unwrap();
@@ -75,13 +75,13 @@ fn rounds_until(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'
     }
 }
 
-fn next_offset(world: &World, topic: &str) -> Option<i64> {
-    next_offset_of(world, topic, 0)
+fn next_offset(fixture: &ConsumerFixture, topic: &str) -> Option<i64> {
+    next_offset_of(fixture, topic, 0)
 }
 
-fn next_offset_of(world: &World, topic: &str, partition: i32) -> Option<i64> {
+fn next_offset_of(fixture: &ConsumerFixture, topic: &str, partition: i32) -> Option<i64> {
     let sql = "SELECT next_offset FROM kafka_offsets WHERE kafka_topic = ?1 AND kafka_partition = ?2";
-    world.sql().query_row(sql, rusqlite::params![topic, partition], |row| row.get(0)).ok()
+    fixture.sql().query_row(sql, rusqlite::params![topic, partition], |row| row.get(0)).ok()
 }
 
 /// Takes what comes for both topics, until `is_done`, as the loop does between two rounds.
@@ -89,8 +89,8 @@ fn collect(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'_>) -
     let until = Instant::now() + Duration::from_secs(20);
     while !is_done(consumer) {
         assert!(Instant::now() < until, "not within 20 s");
-        let Consumer { topics, member, pulse, .. } = consumer;
-        assert!(read(topics, LINGER, || pulse.now(), |timeout| member.poll(timeout)).is_none());
+        let Consumer { topics, member, liveness, .. } = consumer;
+        assert!(read(topics, LINGER, || liveness.now(), |timeout| member.poll(timeout)).is_none());
     }
 }
 
@@ -99,18 +99,18 @@ fn are_read(consumer: &Consumer<'_>) -> bool {
 }
 
 #[test]
-fn a_topic_whose_database_is_elsewhere_is_paused_until_it_is_placed() {
-    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
-    let settings = world.settings();
-    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
-    world.produce(EVENTS, 3);
-    rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(3));
+fn a_topic_whose_database_is_elsewhere_is_paused_until_its_offsets_are_found() {
+    let (fixture, mut observer) = (ConsumerFixture::new(), |_: &StoredEvent<'_>| {});
+    let settings = fixture.settings();
+    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &fixture.stop).unwrap();
+    fixture.produce(EVENTS, 3);
+    rounds_until(&mut consumer, |_| next_offset(&fixture, EVENTS) == Some(3));
     rounds_until(&mut consumer, are_read);
-    world.sql().execute("UPDATE kafka_offsets SET topic_generation = 7 WHERE kafka_topic = ?1", [EVENTS]).unwrap();
-    world.produce(EVENTS, 1);
-    rounds_until(&mut consumer, |consumer| !consumer.topics[0].state.is_placed());
-    world.produce(EVENTS, 5);
-    world.produce(SAMPLES, 1);
+    fixture.sql().execute("UPDATE kafka_offsets SET topic_generation = 7 WHERE kafka_topic = ?1", [EVENTS]).unwrap();
+    fixture.produce(EVENTS, 1);
+    rounds_until(&mut consumer, |consumer| !consumer.topics[0].state.has_offsets());
+    fixture.produce(EVENTS, 5);
+    fixture.produce(SAMPLES, 1);
     // The other one is read.
     let mut polled = Vec::new();
     let until = Instant::now() + Duration::from_secs(2);
@@ -120,63 +120,63 @@ fn a_topic_whose_database_is_elsewhere_is_paused_until_it_is_placed() {
         }
     }
     assert_eq!(polled, [1]);
-    rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(9));
+    rounds_until(&mut consumer, |_| next_offset(&fixture, EVENTS) == Some(9));
     consumer.end();
 }
 
 /// At the first start, where nothing is known of any partition, and at a later one.
 #[test]
 fn a_partition_without_a_leader_holds_up_no_other() {
-    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
-    let settings = world.settings();
-    world.produce(EVENTS, 3);
-    world.produce_to((EVENTS, 1), 2);
+    let (fixture, mut observer) = (ConsumerFixture::new(), |_: &StoredEvent<'_>| {});
+    let settings = fixture.settings();
+    fixture.produce(EVENTS, 3);
+    fixture.produce_to((EVENTS, 1), 2);
     for [more_of_0, more_of_1] in [[3, 2], [8, 7]] {
-        world.mock.partition_leader(EVENTS, 1, None).unwrap();
-        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
-        rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(more_of_0));
-        assert!(next_offset_of(&world, EVENTS, 1).unwrap_or(0) < more_of_1);
-        world.mock.partition_leader(EVENTS, 1, Some(1)).unwrap();
-        rounds_until(&mut consumer, |_| next_offset_of(&world, EVENTS, 1) == Some(more_of_1));
+        fixture.mock.partition_leader(EVENTS, 1, None).unwrap();
+        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &fixture.stop).unwrap();
+        rounds_until(&mut consumer, |_| next_offset(&fixture, EVENTS) == Some(more_of_0));
+        assert!(next_offset_of(&fixture, EVENTS, 1).unwrap_or(0) < more_of_1);
+        fixture.mock.partition_leader(EVENTS, 1, Some(1)).unwrap();
+        rounds_until(&mut consumer, |_| next_offset_of(&fixture, EVENTS, 1) == Some(more_of_1));
         consumer.end();
-        world.produce(EVENTS, 5);
-        world.produce_to((EVENTS, 1), 5);
+        fixture.produce(EVENTS, 5);
+        fixture.produce_to((EVENTS, 1), 5);
     }
 }
 
 #[test]
-fn after_a_stop_no_topic_is_placed() {
-    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
-    let settings = world.settings();
-    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+fn after_a_stop_no_topic_is_started() {
+    let (fixture, mut observer) = (ConsumerFixture::new(), |_: &StoredEvent<'_>| {});
+    let settings = fixture.settings();
+    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &fixture.stop).unwrap();
     rounds_until(&mut consumer, are_read);
-    world.stop.store(true, Ordering::Relaxed);
-    consumer.unplace_all(Duration::ZERO);
+    fixture.stop.store(true, Ordering::Relaxed);
+    consumer.stop_reading_all(Duration::ZERO);
     consumer.round().unwrap();
-    assert_eq!(consumer.topics.iter().filter(|topic| topic.state.is_placed()).count(), 0);
+    assert_eq!(consumer.topics.iter().filter(|topic| topic.state.has_offsets()).count(), 0);
     consumer.end();
 }
 
 /// What is in hand is stored if the database takes it; its time to do so is one for all topics.
 #[test]
 fn an_end_waits_for_the_database_once() {
-    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
-    let settings = world.settings();
+    let (fixture, mut observer) = (ConsumerFixture::new(), |_: &StoredEvent<'_>| {});
+    let settings = fixture.settings();
     for is_locked in [false, true] {
-        world.stop.store(false, Ordering::Relaxed);
-        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+        fixture.stop.store(false, Ordering::Relaxed);
+        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &fixture.stop).unwrap();
         rounds_until(&mut consumer, are_read);
-        world.produce(EVENTS, 1);
-        world.produce(SAMPLES, 1);
+        fixture.produce(EVENTS, 1);
+        fixture.produce(SAMPLES, 1);
         collect(&mut consumer, |consumer| consumer.topics.iter().all(Topic::is_collecting));
-        let lock = world.sql();
+        let lock = fixture.sql();
         if is_locked {
             lock.execute_batch("BEGIN IMMEDIATE").unwrap();
         }
         let began = Instant::now();
-        world.stop.store(true, Ordering::Relaxed);
+        fixture.stop.store(true, Ordering::Relaxed);
         consumer.end();
         assert!(began.elapsed() < STOP_MAX * 2 - Duration::from_secs(1), "{:?}", began.elapsed());
-        assert_eq!([next_offset(&world, EVENTS), next_offset(&world, SAMPLES)], [Some(1), Some(1)], "{is_locked}");
+        assert_eq!([next_offset(&fixture, EVENTS), next_offset(&fixture, SAMPLES)], [Some(1), Some(1)], "{is_locked}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::StoredEvent;
 use super::batcher::BatchBuilder;
-use super::positions::{Checkpoints, Positions};
+use super::checkpoints::{Checkpoints, TopicCheckpoints};
 use crate::consumer::batch::{Batch, PartitionBatch, TopicId};
 use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::consumer::store::Applied;
@@ -15,46 +15,49 @@ pub(super) struct Topic {
     pub(super) state: TopicState,
     pub(super) builder: BatchBuilder,
     pub(super) storing: Option<Arc<Batch>>,
-    pub(super) positions: Positions,
+    pub(super) checkpoints: TopicCheckpoints,
     pub(super) backoff: Backoff,
-    pub(super) left_out: LeftOut,
+    pub(super) unavailable: UnavailablePartitions,
     pub(super) end: End,
     stored: Stored,
 }
 
+/// Whether a topic is read.
+///
 /// ```text
-///              assigned, place()              store is away
-///  Unplaced ───────────────────────► Reading ───────────────► Holding
-///     ▲                                │  ▲   stored at last     │
-///     │  rebalance, misplaced, moved   │  └─────────────────────┤
-///     └────────────────────────────────┴────────────────────────┘
+///                    offsets found                 store unavailable
+///  AwaitingOffsets ────────────────────► Reading ────────────────────► Paused
+///         ▲                                │  ▲   stored at last          │
+///         │  rebalance, lost position,     │  └──────────────────────────┤
+///         │  recreated topic               │                             │
+///         └────────────────────────────────┴─────────────────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TopicState {
     /// No partition, or none with a known offset. Tried at this time.
-    Unplaced(Duration),
+    AwaitingOffsets(Duration),
     Reading,
     /// The store is unavailable: the batch is kept, Kafka paused. Tried again at this time.
-    Holding(Duration),
+    Paused(Duration),
 }
 
 impl TopicState {
-    pub(super) fn is_placed(self) -> bool {
-        !matches!(self, Self::Unplaced(_))
+    pub(super) fn has_offsets(self) -> bool {
+        !matches!(self, Self::AwaitingOffsets(_))
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InOrder {
+pub(super) struct Health {
     /// True also with a topic on hold: it waits for the store, not for Kafka.
     pub(super) kafka: bool,
     pub(super) store: bool,
 }
 
-impl InOrder {
+impl Health {
     pub(super) fn of(states: impl Iterator<Item = TopicState>) -> Self {
         states.fold(Self { kafka: true, store: true }, |Self { kafka, store }, state| Self {
-            kafka: kafka && state.is_placed(),
+            kafka: kafka && state.has_offsets(),
             store: store && state == TopicState::Reading,
         })
     }
@@ -62,13 +65,13 @@ impl InOrder {
 
 /// Partitions without a leader, or whose known records cannot be read: tried again, while the others are read.
 #[derive(Default)]
-pub(super) struct LeftOut {
+pub(super) struct UnavailablePartitions {
     partitions: BTreeSet<i32>,
     retry_at: Duration,
     backoff: Backoff,
 }
 
-impl LeftOut {
+impl UnavailablePartitions {
     pub(super) fn replace(&mut self, topic: &TopicId, partitions: BTreeSet<i32>, now: Duration) {
         if partitions.is_empty() {
             self.backoff.reset();
@@ -123,28 +126,28 @@ struct Stored {
 impl Topic {
     pub(super) fn new() -> Self {
         Self {
-            state: TopicState::Unplaced(Duration::ZERO),
+            state: TopicState::AwaitingOffsets(Duration::ZERO),
             builder: BatchBuilder::default(),
             storing: None,
-            positions: Positions::default(),
+            checkpoints: TopicCheckpoints::default(),
             backoff: Backoff::default(),
-            left_out: LeftOut::default(),
+            unavailable: UnavailablePartitions::default(),
             end: End::default(),
             stored: Stored::default(),
         }
     }
 
-    pub(super) fn place(&mut self, id: &TopicId, checkpoints: Checkpoints, now: Duration) {
+    pub(super) fn start_reading(&mut self, id: &TopicId, checkpoints: Checkpoints, now: Duration) {
         self.builder = BatchBuilder::new(id, &checkpoints);
-        self.positions = Positions::new(checkpoints, now);
+        self.checkpoints = TopicCheckpoints::new(checkpoints, now);
         self.state = TopicState::Reading;
     }
 
-    pub(super) fn unplace(&mut self, at: Duration) {
+    pub(super) fn stop_reading(&mut self, at: Duration) {
         self.builder = BatchBuilder::default();
         self.storing = None;
-        self.positions = Positions::default();
-        self.state = TopicState::Unplaced(at);
+        self.checkpoints = TopicCheckpoints::default();
+        self.state = TopicState::AwaitingOffsets(at);
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -159,9 +162,9 @@ impl Topic {
         self.is_reading() && self.builder.is_full()
     }
 
-    pub(super) fn pass(&mut self, partition: i32, position: i64) {
+    pub(super) fn skip_to(&mut self, partition: i32, position: i64) {
         if self.is_reading() {
-            self.builder.pass(partition, position);
+            self.builder.skip_to(partition, position);
         }
     }
 
@@ -179,13 +182,13 @@ impl Topic {
         let mut next = BTreeMap::new();
         for (&partition, part) in &batch.partitions {
             self.stored.gaps += part.gaps.len() as u64;
-            let Some(place) = self.positions.get(partition) else { continue };
-            let place = match applied.stored.get(&partition) {
-                Some(&(_, to)) => place.advanced(to, part.last_before(to)),
-                None => place.clone(),
+            let Some(checkpoint) = self.checkpoints.get(partition) else { continue };
+            let checkpoint = match applied.stored.get(&partition) {
+                Some(&(_, to)) => checkpoint.advanced(to, part.last_before(to)),
+                None => checkpoint.clone(),
             };
-            next.insert(partition, place.next_offset);
-            self.positions.set(partition, place);
+            next.insert(partition, checkpoint.next_offset);
+            self.checkpoints.set(partition, checkpoint);
         }
         next
     }
@@ -195,7 +198,7 @@ impl Topic {
         rows + dead_letters + gaps > 0
     }
 
-    pub(super) fn log_end(&self, name: &str) {
+    pub(super) fn log_stored(&self, name: &str) {
         let Stored { rows, dead_letters, gaps } = self.stored;
         let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
         log::info!("{name}: stored {}, {}{gaps}", counted(rows, "event"), counted(dead_letters, "dead letter"));
@@ -203,7 +206,7 @@ impl Topic {
 }
 
 impl Ends {
-    pub(super) fn look(source: &Source, topic: usize) -> Result<Self, String> {
+    pub(super) fn fetch(source: &Source, topic: usize) -> Result<Self, String> {
         let (id, partitions) = source.describe(topic)?;
         let watermarks = |partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?));
         let offsets = partitions.all.into_iter().map(watermarks).collect::<Result<_, String>>()?;
@@ -212,7 +215,7 @@ impl Ends {
 
     pub(super) fn are_reached(&self, stored: &Checkpoints) -> bool {
         self.offsets.iter().all(|(partition, (low, high))| match stored.get(partition) {
-            Some(place) => place.next_offset >= *high,
+            Some(checkpoint) => checkpoint.next_offset >= *high,
             None => low == high,
         })
     }
@@ -221,7 +224,7 @@ impl Ends {
 fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
     match polled {
         Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),
-        Polled::Unreadable(topic, unreadable) => topics[topic].builder.pass_unreadable(unreadable, now),
+        Polled::Unreadable(topic, unreadable) => topics[topic].builder.skip_unreadable(unreadable, now),
         other => return Some(other),
     }
     None
@@ -236,7 +239,7 @@ pub(super) fn read(
 ) -> Option<Polled> {
     for _ in 0..POLLED_MAX {
         match deliver(topics, poll(std::mem::take(&mut timeout)), now()) {
-            Some(Polled::Nothing) => break,
+            Some(Polled::NoMessage) => break,
             None if topics.iter().any(Topic::is_full) => break,
             None => {}
             news => return news,
@@ -271,15 +274,15 @@ pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
         log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
     }
     if applied.rejected.len() > LINES_MAX {
-        log::warn!("and {} more", counted((applied.rejected.len() - LINES_MAX) as u64, "dead letter"));
+        log::warn!("and {}", counted((applied.rejected.len() - LINES_MAX) as u64, "more dead letter"));
     }
     for identity in applied.identity_conflicts.iter().take(LINES_MAX) {
         log::error!(
-            "{identity} arrived with two different times: is a state directory in use twice, or an old copy of one?"
+            "{identity} was received with two different observed_at: is a state directory in use twice, or an old copy of one?"
         );
     }
     if applied.identity_conflicts.len() > LINES_MAX {
-        log::error!("and {} more", counted((applied.identity_conflicts.len() - LINES_MAX) as u64, "such identity"));
+        log::error!("and {}", counted((applied.identity_conflicts.len() - LINES_MAX) as u64, "more such identity"));
     }
     let (rows, letters) = (applied.inserted, applied.rejected.len() as u64);
     log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(letters, "dead letter"));
@@ -304,8 +307,8 @@ mod tests {
                     let at = TopicPartition { topic: 0, partition: 0 };
                     match *kinds.next().expect("no more is asked for") {
                         "record" => Polled::Record(at, Record::new(0, None, None, None)),
-                        "nothing" => Polled::Nothing,
-                        trouble => Polled::Trouble(trouble.to_owned()),
+                        "nothing" => Polled::NoMessage,
+                        trouble => Polled::Error(trouble.to_owned()),
                     }
                 },
             );
@@ -314,21 +317,21 @@ mod tests {
         };
         assert!(matches!(read_through(&["nothing"]), (1, None)));
         assert!(matches!(read_through(&["record", "record", "nothing"]), (3, None)));
-        assert!(matches!(read_through(&["record", "bad"]), (2, Some(Polled::Trouble(_)))));
+        assert!(matches!(read_through(&["record", "bad"]), (2, Some(Polled::Error(_)))));
         assert!(matches!(read_through(&["record"; 64]), (64, None)), "and then something else is done");
     }
 
     #[test]
-    fn kafka_is_in_order_when_all_is_placed_and_the_store_when_all_is_read() {
-        use TopicState::{Holding, Reading, Unplaced};
+    fn kafka_is_healthy_when_all_offsets_are_found_and_the_store_when_all_is_read() {
+        use TopicState::{AwaitingOffsets, Paused, Reading};
         let at = Duration::ZERO;
         let of = |states: &[TopicState]| {
-            let InOrder { kafka, store } = InOrder::of(states.iter().copied());
+            let Health { kafka, store } = Health::of(states.iter().copied());
             (kafka, store)
         };
         assert_eq!(of(&[Reading, Reading]), (true, true));
-        assert_eq!(of(&[Reading, Holding(at)]), (true, false));
-        assert_eq!(of(&[Holding(at), Unplaced(at)]), (false, false));
-        assert_eq!(of(&[Reading, Unplaced(at)]), (false, false));
+        assert_eq!(of(&[Reading, Paused(at)]), (true, false));
+        assert_eq!(of(&[Paused(at), AwaitingOffsets(at)]), (false, false));
+        assert_eq!(of(&[Reading, AwaitingOffsets(at)]), (false, false));
     }
 }

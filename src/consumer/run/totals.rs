@@ -8,7 +8,7 @@ use crate::consumer::store::{Reader, TotalKey};
 use crate::units::ByteCount;
 
 pub(super) struct TotalsLog {
-    grown: Option<Sender<Sums>>,
+    added_totals: Option<Sender<Sums>>,
     ended: Receiver<()>,
 }
 
@@ -16,30 +16,30 @@ const END_MAX: Duration = Duration::from_secs(2);
 
 impl TotalsLog {
     pub(super) fn start(reader: Box<dyn Reader + Send>) -> std::io::Result<Self> {
-        let (grown, changes) = channel::<Sums>();
+        let (added_totals, changes) = channel::<Sums>();
         let (end, ended) = channel();
         std::thread::Builder::new().name("totals".into()).spawn(move || {
             let mut totals = Totals::new(reader);
-            while let Ok(mut grown) = changes.recv() {
+            while let Ok(mut added_totals) = changes.recv() {
                 // Changes that came while the database was asked are one line.
-                changes.try_iter().for_each(|more| add(&mut grown, &more));
-                totals.lines(&grown).iter().for_each(|line| log::info!("{line}"));
+                changes.try_iter().for_each(|more| add(&mut added_totals, &more));
+                totals.lines(&added_totals).iter().for_each(|line| log::info!("{line}"));
             }
             drop(end);
         })?;
-        Ok(Self { grown: Some(grown), ended })
+        Ok(Self { added_totals: Some(added_totals), ended })
     }
 
-    pub(super) fn log(&self, grown: &Sums) {
-        if let Some(changes) = &self.grown {
-            let _ = changes.send(grown.clone());
+    pub(super) fn log(&self, added_totals: &Sums) {
+        if let Some(changes) = &self.added_totals {
+            let _ = changes.send(added_totals.clone());
         }
     }
 }
 
 impl Drop for TotalsLog {
     fn drop(&mut self) {
-        self.grown = None;
+        self.added_totals = None;
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("totals: the database does not answer; the last ones are not logged");
         }
@@ -63,9 +63,9 @@ impl Totals {
         Self { since_start: Sums::new(), reader }
     }
 
-    fn lines(&mut self, grown: &Sums) -> Vec<String> {
-        add(&mut self.since_start, grown);
-        let keys: Vec<&TotalKey> = grown.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
+    fn lines(&mut self, added_totals: &Sums) -> Vec<String> {
+        add(&mut self.since_start, added_totals);
+        let keys: Vec<&TotalKey> = added_totals.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
         let stored = match totals::sums(&mut *self.reader, &keys) {
             Ok(stored) => stored,
             Err(why) => {

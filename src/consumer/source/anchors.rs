@@ -25,7 +25,7 @@ impl Source {
         topic: usize,
         known: &BTreeMap<i32, Checkpoint>,
     ) -> Result<Receiver<Known>, String> {
-        let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
+        let client = self.standalone_client(&[("fetch.message.max.bytes", "16384")])?;
         let wanted: BTreeMap<i32, Vec<i64>> = known
             .iter()
             .map(|(partition, checkpoint)| (*partition, checkpoint.known().map(|print| print.offset).collect()))

@@ -7,7 +7,7 @@ use crate::config::Invalid;
 use crate::kafka::{ClientError, Connection, Reports, not_created};
 
 /// Without a group, a position that Kafka no longer has becomes the oldest message.
-const FIXED_APART: &[(&str, &str)] = &[
+const FIXED_STANDALONE: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "earliest"),
@@ -50,13 +50,13 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
 }
 
 /// Makes a client that is no member of `group`, but named after it, with `more` properties above the operator's.
-pub(super) fn apart(
+pub(super) fn standalone_client(
     connection: &Connection,
     group: &str,
     topics: &[String],
     more: &[(&str, &str)],
 ) -> Result<BaseConsumer<Reports>, String> {
-    let config = client(connection, group, &[FIXED_APART, more].concat())?;
+    let config = client(connection, group, &[FIXED_STANDALONE, more].concat())?;
     let reports = Reports::of_consumer(connection.brokers(), (group, "Describe"), topics);
     config.create_with_context(reports).map_err(|error| not_created(&error))
 }

@@ -1,4 +1,4 @@
-//! Member of a Kafka consumer group that reads several topics and places every partition itself. librdkafka decides no offset:
+//! Member of a Kafka consumer group that reads several topics and assigns the offset of every partition itself. librdkafka decides no offset:
 //! automatic commit and reset are off, and an assignment is answered with an empty one until the database has said where to read.
 //! Offsets are committed as a hint for other tools, and never read back.
 
@@ -23,12 +23,12 @@ use rdkafka::{Offset, TopicPartitionList};
 
 pub(super) use self::anchors::Known;
 pub(super) use self::client::check_client;
-use self::client::{FIXED, apart, client};
+use self::client::{FIXED, client, standalone_client};
 use self::context::{Context, Rebalanced};
-pub use self::standalone::{Seen, StandaloneConsumer};
+pub use self::standalone::{Fetched, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
-use self::unreadable::{Strikes, is_unreadable, loses_position};
-use self::waiting::Waiting;
+use self::unreadable::{Repetitions, is_unreadable, loses_position};
+use self::waiting::PendingMessages;
 use super::batch::{Record, TopicId};
 use crate::kafka::offsets::{PartitionNumbers, list, partitions};
 use crate::kafka::{ClientError, Connection, Reports};
@@ -65,30 +65,30 @@ pub(super) struct Source {
     /// Version of the certificates and secrets that this client has read.
     files: u64,
     /// Offset from which each partition is read, behind what cannot be read.
-    placed: BTreeMap<TopicPartition, i64>,
+    assigned_at: BTreeMap<TopicPartition, i64>,
     /// Number of [`Source::pause`] calls without their [`Source::resume`], and one for a message that waits for its schema.
     paused: BTreeMap<TopicPartition, u32>,
-    waiting: Waiting,
+    waiting: PendingMessages,
     registry_trouble: LogThrottle,
-    strikes: Strikes,
+    repetitions: Repetitions,
     search: Option<Receiver<Vec<(usize, Unreadable)>>>,
     unreadable: Vec<(usize, Unreadable)>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub(super) enum Polled {
-    Nothing,
+    NoMessage,
     Record(TopicPartition, Record),
-    /// None of the partitions is read before [`Source::place`].
+    /// None of the partitions is read before [`Source::assign_offsets`].
     Assigned(Vec<TopicPartition>),
     /// Offsets of this topic that are skipped. The caller records them before it takes the next record.
     Unreadable(usize, Unreadable),
-    /// A position is not the one that was placed, and librdkafka does not report which: place all again.
-    Misplaced(String),
+    /// A position is not the one that was assigned, and librdkafka does not report which: look all up again.
+    PositionLost(String),
     /// Reported once; the other topics are read, and this one too once it is there.
     UnknownTopic,
-    Trouble(String),
-    /// Client or broker rejected the other; librdkafka goes on trying with certificates that it read once.
+    Error(String),
+    /// TLS or SASL failed; librdkafka retries with the certificates and secrets that it read at its start.
     Refused(String),
     Fatal(String),
 }
@@ -119,11 +119,11 @@ impl Source {
             decoder,
             clock: SystemClock::default(),
             files,
-            placed: BTreeMap::new(),
+            assigned_at: BTreeMap::new(),
             paused: BTreeMap::new(),
-            waiting: Waiting::new(give_up),
+            waiting: PendingMessages::new(give_up),
             registry_trouble: LogThrottle::default(),
-            strikes: Strikes::default(),
+            repetitions: Repetitions::default(),
             search: None,
             unreadable: Vec::new(),
         })
@@ -161,27 +161,29 @@ impl Source {
             let mut assigned: Vec<TopicPartition> = assigned.iter().filter_map(at).collect();
             assigned.sort();
             self.waiting.clear();
-            self.placed.clear();
-            (self.strikes, self.search, self.unreadable) = (Strikes::default(), None, Vec::new());
+            self.assigned_at.clear();
+            (self.repetitions, self.search, self.unreadable) = (Repetitions::default(), None, Vec::new());
             return Polled::Assigned(assigned);
         }
         match polled {
             Some(Ok(message)) => {
-                let Some(at) = self.membership.at(message.topic(), message.partition()) else { return Polled::Nothing };
+                let Some(at) = self.membership.at(message.topic(), message.partition()) else {
+                    return Polled::NoMessage;
+                };
                 if self.waiting.contains(at) {
-                    return Polled::Misplaced(format!("{}[{}] was not paused", message.topic(), at.partition));
+                    return Polled::PositionLost(format!("{}[{}] was not paused", message.topic(), at.partition));
                 }
                 match self.waiting.read(&message, &mut self.decoder) {
                     Ok(read) => Polled::Record(at, read.record),
-                    Err(undecided) => {
-                        self.waiting.keep(at, &message, &undecided, self.clock.monotonic());
+                    Err(pending) => {
+                        self.waiting.keep(at, &message, &pending, self.clock.monotonic());
                         drop(message);
-                        self.log_waiting(at, &undecided.why);
-                        self.pause(&[at]).map_or_else(Polled::Misplaced, |()| Polled::Nothing)
+                        self.log_waiting(at, &pending.why);
+                        self.pause(&[at]).map_or_else(Polled::PositionLost, |()| Polled::NoMessage)
                     }
                 }
             }
-            Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
+            Some(Err(error)) if reports_lost_position(&error) => Polled::PositionLost(error.to_string()),
             Some(Err(error)) if is_unreadable(&error) => self.count_unreadable(&error),
             Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic,
             Some(Err(error)) => self.explain(error_text(&error)),
@@ -203,13 +205,13 @@ impl Source {
         let is_else_paused = |at| paused.get(&at).is_some_and(|reasons| *reasons > 1);
         let (at, read) = self.waiting.retry(&mut self.decoder, self.clock.monotonic(), is_else_paused)?;
         match read {
-            Err(undecided) => {
-                self.log_waiting(at, &undecided.why);
+            Err(pending) => {
+                self.log_waiting(at, &pending.why);
                 None
             }
             Ok(read) => {
                 if let Err(error) = self.resume(&[at]) {
-                    return Some(Polled::Misplaced(error));
+                    return Some(Polled::PositionLost(error));
                 }
                 if !read.is_given_up && self.registry_trouble.clear() {
                     log::info!("the schema registry answers; reading {}[{}] again", self.name(at.topic), at.partition);
@@ -225,17 +227,17 @@ impl Source {
         let reports = &self.consumer().context().reports;
         let (_, reported) = (reports.take_refused(), reports.take_trouble());
         let error = reported.unwrap_or_else(|| error.to_string());
-        if self.search.is_none() && (is_lost || self.strikes.is_out(&error)) {
+        if self.search.is_none() && (is_lost || self.repetitions.is_permanent(&error)) {
             match self.search() {
                 Ok(search) => self.search = Some(search),
                 Err(error) => log::warn!("Kafka: {error}"),
             }
         }
-        if is_lost { Polled::Misplaced(error) } else { Polled::Trouble(error) }
+        if is_lost { Polled::PositionLost(error) } else { Polled::Error(error) }
     }
 
     fn search(&self) -> Result<Receiver<Vec<(usize, Unreadable)>>, String> {
-        let client = self.client_apart(&[])?;
+        let client = self.standalone_client(&[])?;
         let (topics, positions) = (self.membership.topics.clone(), self.reading());
         let (sender, receiver) = mpsc::channel();
         let find = move || {
@@ -263,7 +265,7 @@ impl Source {
         if self.unreadable.is_empty() {
             return None;
         }
-        // Partitions that were placed again since are read up to there first.
+        // Partitions that were assigned again since are read up to there first.
         let reading = self.reading();
         let (topic, found) = *self.unreadable.iter().find(|(topic, Unreadable { partition, position, end, .. })| {
             let at = TopicPartition { topic: *topic, partition: *partition };
@@ -273,10 +275,10 @@ impl Source {
         let Unreadable { partition, end, .. } = found;
         let name = &self.membership.topics[topic];
         log::error!("{}", found.description(name, &self.connection));
-        self.placed.insert(TopicPartition { topic, partition }, end);
+        self.assigned_at.insert(TopicPartition { topic, partition }, end);
         match self.consumer().seek(name, partition, Offset::Offset(end), ASK_MAX) {
             Ok(()) => Some(Polled::Unreadable(topic, found)),
-            Err(error) => Some(Polled::Misplaced(error.to_string())),
+            Err(error) => Some(Polled::PositionLost(error.to_string())),
         }
     }
 
@@ -286,8 +288,8 @@ impl Source {
         let trouble = reports.take_trouble();
         match (reports.take_refused(), reports.take_refused_group().or(trouble).or(polled)) {
             (Some(refused), _) => Polled::Refused(refused),
-            (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
-            (None, None) => Polled::Nothing,
+            (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Error(trouble)),
+            (None, None) => Polled::NoMessage,
         }
     }
 
@@ -296,10 +298,10 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
-    /// Reads on from `offsets` only; forgets what was fetched and paused. After an error, positions are unknown: place all again.
-    pub(super) fn place(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
+    /// Reads on from `offsets` only; forgets what was fetched and paused. After an error, positions are unknown: look all up again.
+    pub(super) fn assign_offsets(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
         self.waiting.clear();
-        self.placed.clear();
+        self.assigned_at.clear();
         let paused: Vec<TopicPartition> = std::mem::take(&mut self.paused).into_keys().collect();
         self.consumer().resume(&self.names(&paused)).map_err(|e| e.to_string())?;
         let mut list = TopicPartitionList::with_capacity(offsets.len());
@@ -308,7 +310,7 @@ impl Source {
                 .map_err(|e| e.to_string())?;
         }
         self.consumer().assign(&list).map_err(|e| e.to_string())?;
-        self.placed = offsets.clone();
+        self.assigned_at = offsets.clone();
         Ok(())
     }
 
@@ -335,7 +337,7 @@ impl Source {
     }
 
     pub(super) fn commit(&mut self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        // Skipped batches are kept until the skip is stored: all may be placed again before.
+        // Skipped batches are kept until the skip is stored: all may be assigned again before.
         let is_stored = |partition: i32, end: i64| offsets.get(&partition).is_some_and(|offset| *offset >= end);
         self.unreadable.retain(|(of, found)| *of != topic || !is_stored(found.partition, found.end));
         let offsets = list(self.name(topic), offsets)?;
@@ -344,7 +346,7 @@ impl Source {
 
     /// Returns how far each partition was read, transaction markers included, but for those that wait for a schema.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
-        // No position is from before `place`: librdkafka has then stopped the former fetches, and a stop or a seek clears them.
+        // No position is from before `assign_offsets`: librdkafka has then stopped the former fetches, and a stop or a seek clears them.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
@@ -357,8 +359,8 @@ impl Source {
     fn reading(&self) -> Vec<BTreeMap<i32, i64>> {
         let positions = self.positions();
         let mut reading = vec![BTreeMap::new(); self.membership.topics.len()];
-        for (&at, &placed) in self.placed.iter().filter(|(at, _)| !self.waiting.contains(**at)) {
-            let position = positions.get(&at).map_or(placed, |position| placed.max(*position));
+        for (&at, &assigned_at) in self.assigned_at.iter().filter(|(at, _)| !self.waiting.contains(**at)) {
+            let position = positions.get(&at).map_or(assigned_at, |position| assigned_at.max(*position));
             reading[at.topic].insert(at.partition, position);
         }
         reading
@@ -381,10 +383,10 @@ impl Source {
         Ok((TopicId { cluster, name: self.name(topic).to_owned() }, partitions))
     }
 
-    fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
+    fn standalone_client(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
         let little = [("queued.min.messages", "1"), ("queued.max.messages.kbytes", "1024")];
         let Membership { group, topics, .. } = &self.membership;
-        apart(&self.connection, group, topics, &[&little, more].concat())
+        standalone_client(&self.connection, group, topics, &[&little, more].concat())
     }
 
     /// Leaves the group, so that the others need not wait for the session to run out.
@@ -416,7 +418,7 @@ impl Membership {
     }
 }
 
-fn is_misplaced(error: &KafkaError) -> bool {
+fn reports_lost_position(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     use RDKafkaErrorCode::{AutoOffsetReset, LogTruncation, OffsetOutOfRange};
     matches!(code, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation))

@@ -86,7 +86,7 @@ impl SchemaCache {
         let now = self.clock.monotonic();
         let since = self.failing.as_ref().map_or(now, |failing| failing.since);
         self.failing = Some(Failing { since, why: why.clone(), until: now + wait });
-        Undecoded::NotNow { why, wait, lasted: now.saturating_sub(since) }
+        Undecoded::Transient { why, wait, lasted: now.saturating_sub(since) }
     }
 }
 
@@ -104,7 +104,11 @@ impl Schemas for SchemaCache {
         if let Some(Failing { since, why, until }) = &self.failing
             && now < *until
         {
-            return Err(Undecoded::NotNow { why: why.clone(), wait: *until - now, lasted: now.saturating_sub(*since) });
+            return Err(Undecoded::Transient {
+                why: why.clone(),
+                wait: *until - now,
+                lasted: now.saturating_sub(*since),
+            });
         }
         let answer = match self.ask(id) {
             Ok(Ok(RegisteredSchema { kind, text })) => match WriterSchema::parse(kind.as_deref(), &text) {

@@ -8,8 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 
 use super::headers::headers;
-use super::unreadable::{self, Strikes, is_unreadable};
-use super::{ASK_MAX, apart};
+use super::unreadable::{self, Repetitions, is_unreadable};
+use super::{ASK_MAX, standalone_client};
 use crate::consumer::batch::Record;
 use crate::kafka::offsets::{self, list};
 use crate::kafka::{Connection, DRAIN, Reports};
@@ -21,23 +21,31 @@ pub struct StandaloneConsumer {
     connection: Connection,
     decoder: Decoder,
     positions: BTreeMap<i32, i64>,
-    strikes: Strikes,
+    repetitions: Repetitions,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
-pub enum Seen {
+pub enum Fetched {
     Record(i32, Record),
     End(i32),
-    Nothing,
-    Trouble(String),
+    NoMessage,
+    Error(String),
 }
 
 impl StandaloneConsumer {
     /// Makes a client that connects at its first use. Fails on secrets that can't be read, and properties that librdkafka refuses.
     pub fn new(connection: &Connection, topic: &str, group: &str, decoder: Decoder) -> Result<Self, String> {
-        let consumer = apart(connection, group, &[topic.to_owned()], &[("queued.max.messages.kbytes", "8192")])?;
+        let consumer =
+            standalone_client(connection, group, &[topic.to_owned()], &[("queued.max.messages.kbytes", "8192")])?;
         let (topic, connection) = (topic.to_owned(), connection.clone());
-        Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
+        Ok(Self {
+            consumer,
+            topic,
+            connection,
+            decoder,
+            positions: BTreeMap::new(),
+            repetitions: Repetitions::default(),
+        })
     }
 
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
@@ -83,21 +91,21 @@ impl StandaloneConsumer {
         reports.take_refused().or_else(|| reports.take_trouble())
     }
 
-    pub fn look_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+    pub fn assign_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         self.positions = offsets.clone();
         self.consumer.assign(&list(&self.topic, offsets)?).map_err(|e| e.to_string())
     }
 
-    pub fn poll(&mut self, timeout: Duration) -> Seen {
+    pub fn poll(&mut self, timeout: Duration) -> Fetched {
         let unreadable = match self.consumer.poll(timeout) {
-            None => return self.reported().map_or(Seen::Nothing, Seen::Trouble),
-            Some(Err(KafkaError::PartitionEOF(partition))) => return Seen::End(partition),
+            None => return self.reported().map_or(Fetched::NoMessage, Fetched::Error),
+            Some(Err(KafkaError::PartitionEOF(partition))) => return Fetched::End(partition),
             Some(Err(error)) if is_unreadable(&error) => error,
             // librdkafka looks for the coordinator of a group that this client never joins.
             Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                return Seen::Nothing;
+                return Fetched::NoMessage;
             }
-            Some(Err(error)) => return Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
+            Some(Err(error)) => return Fetched::Error(self.reported().unwrap_or_else(|| error.to_string())),
             Some(Ok(message)) => {
                 let (payload, headers) = (message.payload(), headers(&message));
                 let decoded = self.decoder.decode(payload.unwrap_or_default(), || headers.get("content-type"));
@@ -106,26 +114,26 @@ impl StandaloneConsumer {
                 let parts = (message.key(), payload, headers);
                 let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
                 self.positions.insert(message.partition(), record.offset + 1);
-                return Seen::Record(message.partition(), record);
+                return Fetched::Record(message.partition(), record);
             }
         };
-        self.strike(&unreadable)
+        self.note_unreadable(&unreadable)
     }
 
-    fn strike(&mut self, error: &KafkaError) -> Seen {
+    fn note_unreadable(&mut self, error: &KafkaError) -> Fetched {
         let reported = self.reported().unwrap_or_else(|| error.to_string());
-        if !self.strikes.is_out(&reported) {
-            return Seen::Trouble(reported);
+        if !self.repetitions.is_permanent(&reported) {
+            return Fetched::Error(reported);
         }
         let found = unreadable::find(&self.consumer, &self.topic, &self.positions);
         let descriptions: Vec<String> =
             found.iter().map(|unreadable| unreadable.description(&self.topic, &self.connection)).collect();
         let mut positions = self.positions.clone();
         positions.extend(found.iter().map(|unreadable| (unreadable.partition, unreadable.end)));
-        match self.look_from(&positions) {
-            Ok(()) if found.is_empty() => Seen::Trouble(reported),
-            Ok(()) => Seen::Trouble(descriptions.join("; ")),
-            Err(error) => Seen::Trouble(error),
+        match self.assign_from(&positions) {
+            Ok(()) if found.is_empty() => Fetched::Error(reported),
+            Ok(()) => Fetched::Error(descriptions.join("; ")),
+            Err(error) => Fetched::Error(error),
         }
     }
 }

@@ -21,7 +21,7 @@ const T1: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 const U0: TopicPartition = TopicPartition { topic: 1, partition: 0 };
 
 /// A broker with a topic of two partitions and one of one, and a member of a group that has all of them.
-struct World {
+struct SourceFixture {
     mock: MockCluster<'static, DefaultProducerContext>,
     source: Source,
 }
@@ -30,7 +30,7 @@ fn membership() -> Membership {
     Membership { topics: vec![TOPIC.into(), OTHER.into()], group: "g".into(), instance: String::new() }
 }
 
-impl World {
+impl SourceFixture {
     fn new(decoder: Decoder, give_up: Option<Duration>) -> Self {
         Self::of(2, decoder, give_up)
     }
@@ -67,7 +67,7 @@ impl World {
             let polled = self.source.poll(Duration::from_millis(50));
             match &polled {
                 Polled::Record(at, record) => records.push((*at, record.offset)),
-                Polled::Misplaced(why) => panic!("{why}"),
+                Polled::PositionLost(why) => panic!("{why}"),
                 _ => {}
             }
             if found(&polled) {
@@ -77,12 +77,12 @@ impl World {
         panic!("not within 20 s; {records:?}");
     }
 
-    fn placed(&mut self) {
+    fn assign_all(&mut self) {
         self.poll_until(
             &mut Vec::new(),
             |polled| matches!(polled, Polled::Assigned(partitions) if *partitions == [T0, T1, U0]),
         );
-        self.source.place(&BTreeMap::from([(T0, 0), (T1, 0), (U0, 0)])).unwrap();
+        self.source.assign_offsets(&BTreeMap::from([(T0, 0), (T1, 0), (U0, 0)])).unwrap();
     }
 
     fn read(&mut self, count: usize) -> Vec<(TopicPartition, i64)> {
@@ -110,7 +110,7 @@ impl Schemas for Away {
     fn schema(&mut self, _: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         if self.0.load(Ordering::Relaxed) {
             let wait = Duration::from_secs(3);
-            return Err(Undecoded::NotNow { why: "away".into(), wait, lasted: self.1 });
+            return Err(Undecoded::Transient { why: "away".into(), wait, lasted: self.1 });
         }
         Ok(Arc::new(WriterSchema::parse(Some("AVRO"), Format::Avro.schema()).unwrap()))
     }
@@ -120,37 +120,37 @@ const FRAMED: &[u8] = b"\0\0\0\0\x07nonsense";
 
 #[test]
 fn what_was_paused_is_read_where_it_is_placed() {
-    let mut world = World::new(Decoder::new(NoRegistry), None);
-    world.produce(T0, &[b"a", b"b"]);
-    world.produce(T1, &[b"c"]);
-    world.placed();
-    assert_eq!(world.read(3), [(T0, 0), (T0, 1), (T1, 0)]);
-    world.source.pause(&[T0, T1]).unwrap();
-    world.source.place(&BTreeMap::from([(T0, 1), (T1, 0)])).unwrap();
-    assert_eq!(world.read(2), [(T0, 1), (T1, 0)]);
+    let mut fixture = SourceFixture::new(Decoder::new(NoRegistry), None);
+    fixture.produce(T0, &[b"a", b"b"]);
+    fixture.produce(T1, &[b"c"]);
+    fixture.assign_all();
+    assert_eq!(fixture.read(3), [(T0, 0), (T0, 1), (T1, 0)]);
+    fixture.source.pause(&[T0, T1]).unwrap();
+    fixture.source.assign_offsets(&BTreeMap::from([(T0, 1), (T1, 0)])).unwrap();
+    assert_eq!(fixture.read(2), [(T0, 1), (T1, 0)]);
     // Paused twice, it is resumed by the second of two calls.
-    world.source.pause(&[T0, T1]).unwrap();
-    world.source.pause(&[T0, T1]).unwrap();
-    world.produce(T1, &[b"d"]);
-    world.source.resume(&[T0, T1]).unwrap();
-    assert_eq!(world.read_all(), []);
-    world.source.resume(&[T0, T1]).unwrap();
-    assert_eq!(world.read(1), [(T1, 1)]);
+    fixture.source.pause(&[T0, T1]).unwrap();
+    fixture.source.pause(&[T0, T1]).unwrap();
+    fixture.produce(T1, &[b"d"]);
+    fixture.source.resume(&[T0, T1]).unwrap();
+    assert_eq!(fixture.read_all(), []);
+    fixture.source.resume(&[T0, T1]).unwrap();
+    assert_eq!(fixture.read(1), [(T1, 1)]);
 }
 
 /// Of many partitions, librdkafka may still be stopping the last ones when it has taken the next assignment.
 #[test]
 fn a_partition_that_is_placed_has_no_position_before_it_is_read() {
     let all: Vec<TopicPartition> = (0..100).map(|partition| TopicPartition { topic: 0, partition }).collect();
-    let mut world = World::of(all.len(), Decoder::new(NoRegistry), None);
-    world.produce_to(&all, &[b"a"]);
-    world.poll_until(&mut Vec::new(), |polled| matches!(polled, Polled::Assigned(_)));
+    let mut fixture = SourceFixture::of(all.len(), Decoder::new(NoRegistry), None);
+    fixture.produce_to(&all, &[b"a"]);
+    fixture.poll_until(&mut Vec::new(), |polled| matches!(polled, Polled::Assigned(_)));
     let first: BTreeMap<TopicPartition, i64> = all.iter().map(|at| (*at, 0)).collect();
     for _ in 0..3 {
-        world.source.place(&first).unwrap();
-        assert_eq!(world.source.positions(), BTreeMap::new());
-        world.read(all.len());
-        assert_eq!(world.source.positions().len(), all.len());
+        fixture.source.assign_offsets(&first).unwrap();
+        assert_eq!(fixture.source.positions(), BTreeMap::new());
+        fixture.read(all.len());
+        assert_eq!(fixture.source.positions().len(), all.len());
     }
 }
 
@@ -158,37 +158,37 @@ fn a_partition_that_is_placed_has_no_position_before_it_is_read() {
 fn a_message_that_waits_for_its_schema_holds_up_its_own_partition() {
     let away = Arc::new(AtomicBool::new(true));
     let years = Duration::from_secs(10 * 365 * 86_400);
-    let mut world = World::new(Decoder::new(Away(Arc::clone(&away), years)), None);
-    world.produce(T0, &[b"a", FRAMED, b"b"]);
-    world.produce(T1, &[b"c"]);
-    world.placed();
-    assert_eq!(world.read(2), [(T0, 0), (T1, 0)]);
-    assert_eq!(world.read_all(), []);
-    assert_eq!(world.source.positions().keys().collect::<Vec<_>>(), [&T1], "where it waits no offset is passed");
+    let mut fixture = SourceFixture::new(Decoder::new(Away(Arc::clone(&away), years)), None);
+    fixture.produce(T0, &[b"a", FRAMED, b"b"]);
+    fixture.produce(T1, &[b"c"]);
+    fixture.assign_all();
+    assert_eq!(fixture.read(2), [(T0, 0), (T1, 0)]);
+    assert_eq!(fixture.read_all(), []);
+    assert_eq!(fixture.source.positions().keys().collect::<Vec<_>>(), [&T1], "where it waits no offset is passed");
     // A store that is away pauses and resumes all.
-    world.source.pause(&[T0, T1]).unwrap();
-    world.source.resume(&[T0, T1]).unwrap();
-    world.produce(T1, &[b"d"]);
-    assert_eq!(world.read(1), [(T1, 1)]);
-    assert_eq!(world.read_all(), []);
+    fixture.source.pause(&[T0, T1]).unwrap();
+    fixture.source.resume(&[T0, T1]).unwrap();
+    fixture.produce(T1, &[b"d"]);
+    assert_eq!(fixture.read(1), [(T1, 1)]);
+    assert_eq!(fixture.read_all(), []);
     // While all are paused nothing is given out, whatever the registry says.
-    world.source.pause(&[T0, T1]).unwrap();
+    fixture.source.pause(&[T0, T1]).unwrap();
     away.store(false, Ordering::Relaxed);
-    assert_eq!(world.read_all(), []);
-    world.source.resume(&[T0, T1]).unwrap();
-    assert_eq!(world.read(2), [(T0, 1), (T0, 2)]);
-    assert_eq!(world.source.positions().get(&T0), Some(&3));
+    assert_eq!(fixture.read_all(), []);
+    fixture.source.resume(&[T0, T1]).unwrap();
+    assert_eq!(fixture.read(2), [(T0, 1), (T0, 2)]);
+    assert_eq!(fixture.source.positions().get(&T0), Some(&3));
 }
 
 #[test]
 fn a_schema_that_is_away_for_too_long_is_given_up() {
     let away = Arc::new(AtomicBool::new(true));
     let lasted = Duration::from_secs(900);
-    let mut world = World::new(Decoder::new(Away(away, lasted)), Some(lasted));
-    world.produce(T0, &[FRAMED, b"b"]);
-    world.placed();
+    let mut fixture = SourceFixture::new(Decoder::new(Away(away, lasted)), Some(lasted));
+    fixture.produce(T0, &[FRAMED, b"b"]);
+    fixture.assign_all();
     let mut error = String::new();
-    world.poll_until(&mut Vec::new(), |polled| match polled {
+    fixture.poll_until(&mut Vec::new(), |polled| match polled {
         Polled::Record(T0, record) => {
             error = record.content.as_ref().unwrap_err().clone();
             true
@@ -196,26 +196,26 @@ fn a_schema_that_is_away_for_too_long_is_given_up() {
         _ => false,
     });
     assert_eq!(error, "no schema for 15 min: away; once there is one, run `highwater-consumer dead-letters retry`");
-    assert_eq!(world.read(1), [(T0, 1)]);
+    assert_eq!(fixture.read(1), [(T0, 1)]);
 }
 
 #[test]
 fn a_topic_is_paused_and_placed_without_the_other() {
-    let mut world = World::new(Decoder::new(NoRegistry), None);
-    world.produce(T0, &[b"a"]);
-    world.produce(U0, &[b"b", b"c"]);
-    world.placed();
-    assert_eq!(world.read(3), [(T0, 0), (U0, 0), (U0, 1)]);
-    world.source.pause(&[T0, T1]).unwrap();
-    world.produce(T0, &[b"d"]);
-    world.produce(U0, &[b"e"]);
-    assert_eq!(world.read_all(), [(U0, 2)]);
-    assert_eq!(world.source.positions().get(&U0), Some(&3));
-    // Only one of them goes on, from where it is placed.
-    world.source.place(&BTreeMap::from([(U0, 1)])).unwrap();
-    assert_eq!(world.read_all(), [(U0, 1), (U0, 2)]);
-    world.source.place(&BTreeMap::from([(T0, 0), (U0, 3)])).unwrap();
-    assert_eq!(world.read_all(), [(T0, 0), (T0, 1)]);
+    let mut fixture = SourceFixture::new(Decoder::new(NoRegistry), None);
+    fixture.produce(T0, &[b"a"]);
+    fixture.produce(U0, &[b"b", b"c"]);
+    fixture.assign_all();
+    assert_eq!(fixture.read(3), [(T0, 0), (U0, 0), (U0, 1)]);
+    fixture.source.pause(&[T0, T1]).unwrap();
+    fixture.produce(T0, &[b"d"]);
+    fixture.produce(U0, &[b"e"]);
+    assert_eq!(fixture.read_all(), [(U0, 2)]);
+    assert_eq!(fixture.source.positions().get(&U0), Some(&3));
+    // Only one of them goes on, from where it is assigned.
+    fixture.source.assign_offsets(&BTreeMap::from([(U0, 1)])).unwrap();
+    assert_eq!(fixture.read_all(), [(U0, 1), (U0, 2)]);
+    fixture.source.assign_offsets(&BTreeMap::from([(T0, 0), (U0, 3)])).unwrap();
+    assert_eq!(fixture.read_all(), [(T0, 0), (T0, 1)]);
 }
 
 #[test]
@@ -241,11 +241,11 @@ fn a_missing_topic_is_reported_and_the_other_is_read() {
 
 #[test]
 fn a_cluster_has_one_id() {
-    let mut world = World::new(Decoder::new(NoRegistry), None);
-    let id = world.source.describe(0).unwrap().0.cluster;
+    let mut fixture = SourceFixture::new(Decoder::new(NoRegistry), None);
+    let id = fixture.source.describe(0).unwrap().0.cluster;
     assert!(id.starts_with("mockCluster"), "{id}");
-    world.placed();
-    assert_eq!(world.source.describe(0).unwrap().0, TopicId { cluster: id, name: TOPIC.into() });
+    fixture.assign_all();
+    assert_eq!(fixture.source.describe(0).unwrap().0, TopicId { cluster: id, name: TOPIC.into() });
     // Without an answer there is none: another key in the database would be another topic.
     let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
     let alone =
@@ -256,15 +256,17 @@ fn a_cluster_has_one_id() {
 
 #[test]
 fn known_records_are_read_again_until_one_is_there() {
-    let world = World::new(Decoder::new(NoRegistry), None);
-    world.produce(T0, &[b"a", b"b", b"c"]);
-    world.produce(T1, &[b"d"]);
+    let fixture = SourceFixture::new(Decoder::new(NoRegistry), None);
+    fixture.produce(T0, &[b"a", b"b", b"c"]);
+    fixture.produce(T1, &[b"d"]);
     let print =
         |offset, payload: &[u8]| Fingerprint { timestamp_ms: 0, ..Fingerprint::new(offset, None, None, Some(payload)) };
-    let place = |last, anchor| Checkpoint { last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
-    let known =
-        BTreeMap::from([(0, place(print(2, b"c"), print(1, b"b"))), (1, place(print(1, b"gone"), print(0, b"d")))]);
-    let found = world.source.read_again(0, &known).unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+    let checkpoint = |last, anchor| Checkpoint { last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
+    let known = BTreeMap::from([
+        (0, checkpoint(print(2, b"c"), print(1, b"b"))),
+        (1, checkpoint(print(1, b"gone"), print(0, b"d"))),
+    ]);
+    let found = fixture.source.read_again(0, &known).unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
     let digests = |partition: i32| -> Vec<Option<(i64, i64)>> {
         let records = found[&partition].iter();
         records

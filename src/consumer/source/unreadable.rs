@@ -1,7 +1,7 @@
 //! Batches that librdkafka does not unpack: larger than `receive.message.max.bytes` when unpacked, or damaged. It fetches them
 //! again and again, and reports the first offset, but neither partition nor end. A separate client finds both, while the others go
 //! on: it reads each partition from its position, and at the same error looks for the end by offsets whose distance doubles and
-//! then halves. Behind a damaged batch, librdkafka goes on at a wrong offset: all partitions are placed again.
+//! then halves. Behind a damaged batch, librdkafka goes on at a wrong offset: the offsets of all partitions are assigned again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::kafka::{Connection, Reports};
 use crate::process::clock::{Clock as _, SystemClock};
 
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
-const STRIKES: u32 = 3;
+const REPEATED_MAX: u32 = 3;
 const ERRORS_MAX: usize = 1_000;
 /// Longest look at an offset, which fetches and unpacks the whole batch.
 const LOOK_MAX: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub(in crate::consumer) struct Unreadable {
 
 /// Failures by error: batches of several partitions are met in turns.
 #[derive(Debug, Default)]
-pub(super) struct Strikes(BTreeMap<String, u32>);
+pub(super) struct Repetitions(BTreeMap<String, u32>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -52,19 +52,19 @@ impl Unreadable {
     }
 }
 
-impl Strikes {
+impl Repetitions {
     /// Returns true, and starts again, once an error has come often enough.
-    pub(super) fn is_out(&mut self, error: &str) -> bool {
+    pub(super) fn is_permanent(&mut self, error: &str) -> bool {
         if self.0.len() >= ERRORS_MAX && !self.0.contains_key(error) {
             self.0.clear();
         }
         let count = self.0.entry(error.to_owned()).or_default();
         *count += 1;
-        let is_out = *count >= STRIKES;
-        if is_out {
+        let is_permanent = *count >= REPEATED_MAX;
+        if is_permanent {
             self.0.clear();
         }
-        is_out
+        is_permanent
     }
 }
 
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn an_error_that_comes_three_times_is_enough() {
-        let mut strikes = Strikes::default();
-        let outs = ["a", "b", "a", "b", "a", "b", "b", "b"].map(|error| strikes.is_out(error));
+        let mut repetitions = Repetitions::default();
+        let outs = ["a", "b", "a", "b", "a", "b", "b", "b"].map(|error| repetitions.is_permanent(error));
         assert_eq!(outs, [false, false, false, false, true, false, false, true]);
     }
 

@@ -11,7 +11,7 @@ use crate::consumer::batch::{PackedHeaders, Record};
 use crate::units::lasting;
 use crate::wire::{Decoder, Undecoded};
 
-pub(super) struct Waiting {
+pub(super) struct PendingMessages {
     messages: BTreeMap<TopicPartition, WaitingMessage>,
     give_up: Option<Duration>,
 }
@@ -30,17 +30,17 @@ pub(super) struct Read {
     pub(super) is_given_up: bool,
 }
 
-pub(super) struct Undecided {
+pub(super) struct SchemaPending {
     pub(super) why: String,
     wait: Duration,
 }
 
-impl Waiting {
+impl PendingMessages {
     pub(super) fn new(give_up: Option<Duration>) -> Self {
         Self { messages: BTreeMap::new(), give_up }
     }
 
-    pub(super) fn read(&self, message: &BorrowedMessage<'_>, decoder: &mut Decoder) -> Result<Read, Undecided> {
+    pub(super) fn read(&self, message: &BorrowedMessage<'_>, decoder: &mut Decoder) -> Result<Read, SchemaPending> {
         let headers = headers(message);
         let (key, payload) = (message.key(), message.payload());
         let parts = (message.offset(), message.timestamp().to_millis());
@@ -52,17 +52,17 @@ impl Waiting {
         (offset, timestamp_ms): (i64, Option<i64>),
         (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, PackedHeaders),
         decoder: &mut Decoder,
-    ) -> Result<Read, Undecided> {
+    ) -> Result<Read, SchemaPending> {
         let mut is_given_up = false;
         let decoded = match decoder.decode(payload.unwrap_or_default(), || headers.get("content-type")) {
             Ok(decoded) => Ok(decoded),
-            Err(Undecoded::Never(error)) => Err(error.to_string()),
-            Err(Undecoded::NotNow { why, wait, lasted }) => match self.give_up {
-                Some(patience) if lasted >= patience => {
+            Err(Undecoded::Permanent(error)) => Err(error.to_string()),
+            Err(Undecoded::Transient { why, wait, lasted }) => match self.give_up {
+                Some(give_up) if lasted >= give_up => {
                     is_given_up = true;
                     Err(given_up(&why, lasted))
                 }
-                _ => return Err(Undecided { why, wait }),
+                _ => return Err(SchemaPending { why, wait }),
             },
         };
         Ok(Read { record: Record::decoded(offset, timestamp_ms, (key, payload, headers), decoded), is_given_up })
@@ -72,7 +72,7 @@ impl Waiting {
         &mut self,
         at: TopicPartition,
         message: &BorrowedMessage<'_>,
-        undecided: &Undecided,
+        pending: &SchemaPending,
         now: Duration,
     ) {
         let kept = WaitingMessage {
@@ -81,7 +81,7 @@ impl Waiting {
             headers: headers(message),
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),
-            retry_at: now + undecided.wait,
+            retry_at: now + pending.wait,
         };
         self.messages.insert(at, kept);
     }
@@ -91,7 +91,7 @@ impl Waiting {
         decoder: &mut Decoder,
         now: Duration,
         held: impl Fn(TopicPartition) -> bool,
-    ) -> Option<(TopicPartition, Result<Read, Undecided>)> {
+    ) -> Option<(TopicPartition, Result<Read, SchemaPending>)> {
         let (&at, message) = self.messages.iter().find(|(at, message)| message.retry_at <= now && !held(**at))?;
         let parts = (message.key.as_deref(), message.payload.as_deref(), message.headers.clone());
         match self.decode((message.offset, message.timestamp_ms), parts, decoder) {
@@ -99,9 +99,9 @@ impl Waiting {
                 self.messages.remove(&at);
                 Some((at, Ok(read)))
             }
-            Err(undecided) => {
-                self.messages.get_mut(&at)?.retry_at = now + undecided.wait;
-                Some((at, Err(undecided)))
+            Err(pending) => {
+                self.messages.get_mut(&at)?.retry_at = now + pending.wait;
+                Some((at, Err(pending)))
             }
         }
     }

@@ -19,8 +19,8 @@ use chrono::{DateTime, Utc};
 
 use super::agents::{self, AgentChange, KnownAgent};
 use super::rows::{
-    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWords, Lost, RangeChanges, Row,
-    SeriesRanges,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreaches, LossRow, OffsetRanges, RangeChanges,
+    Row, SeriesRanges, TouchedHour,
 };
 use super::tables::{TABLES, Table, probe};
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
@@ -42,22 +42,22 @@ pub(super) trait Session {
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
     /// Creates missing partitions before the transaction, and returns the rows that still have none.
-    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
+    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError>;
 
     fn forget_partitions(&mut self);
 
     fn end_checkpoint_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
-    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
+    fn read_back(&mut self, topic: &TopicId, bounds: &OffsetRanges) -> Result<bool, AttemptError>;
 }
 
-pub(super) struct Unplaceable {
+pub(super) struct UnpartitionedRow {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) error: String,
 }
 
-/// Statements of a transaction, which fail with [`AttemptError::Again`] if ranges, breaches or agents changed since they were read.
+/// Statements of a transaction, which fail with [`AttemptError::ConcurrentWrite`] if ranges, breaches or agents changed since they were read.
 pub(super) trait Transaction: Sized {
     /// Locks each checkpoint until the end, and returns its `next_offset` and generation (guard 1).
     fn lock_checkpoints(
@@ -70,7 +70,7 @@ pub(super) trait Transaction: Sized {
 
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
-    /// Returns the indices of rows whose identity is there under another `observed_at`.
+    /// Returns the indices of rows whose identity is already stored with another `observed_at`.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
@@ -80,14 +80,14 @@ pub(super) trait Transaction: Sized {
     /// Returns what is stored of the breaches; new ones may be left out if [`Self::put_breaches`] notices those that are there.
     fn known_breaches<'a>(
         &mut self,
-        words: &LastWords<'a>,
+        breaches: &LatestBreaches<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
 
-    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
+    fn put_losses(&mut self, losses: &[LossRow<'_>]) -> Result<(), AttemptError>;
 
-    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError>;
+    fn put_touched_hours(&mut self, hours: &[TouchedHour<'_>]) -> Result<(), AttemptError>;
 
     fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError>;
 
@@ -118,13 +118,13 @@ pub(super) trait Transaction: Sized {
 #[derive(Debug)]
 pub(super) enum AttemptError {
     /// Another consumer wrote the same: another try finds it.
-    Again(StoreError),
-    /// A row is there although its number was never seen: another try looks up each of them.
+    ConcurrentWrite(StoreError),
+    /// A row exists although no stored range has its number: the next attempt looks up every row.
     Duplicate(StoreError),
     /// The partition of a row is missing.
     NoPartition(StoreError),
     /// The lock of guard 1 was not granted in time.
-    Held,
+    CheckpointLocked,
     /// `at` is the partition and offset, if the database reports them. A `passing` error may be over at the next try.
     Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
     /// Not worth another try.
@@ -134,12 +134,12 @@ pub(super) enum AttemptError {
 impl From<AttemptError> for StoreError {
     fn from(error: AttemptError) -> Self {
         match error {
-            AttemptError::Again(error)
+            AttemptError::ConcurrentWrite(error)
             | AttemptError::Duplicate(error)
             | AttemptError::NoPartition(error)
             | AttemptError::Store(error) => error,
             AttemptError::Rejected { otherwise, .. } => otherwise,
-            AttemptError::Held => Self::Unavailable("another session holds what is needed".to_owned()),
+            AttemptError::CheckpointLocked => Self::Unavailable("another session holds what is needed".to_owned()),
         }
     }
 }
@@ -163,7 +163,7 @@ impl From<StoreError> for AttemptError {
 enum Approach {
     /// Ranges and breaches are read without a lock, rows looked up only if their numbers were seen: the usual case.
     Optimistic,
-    /// Ranges or breaches were changed by others before they were written, which a large transaction would meet again.
+    /// Locks ranges and breaches when it reads them, after another consumer changed one between read and write.
     Locking,
     /// Locks, and looks up every row: ranges are missing, as after a `DELETE`.
     LookUpAll,
@@ -204,13 +204,13 @@ enum PieceOutcome {
     Stored(Applied),
     /// A record that the database rejected alone is stored as a dead letter.
     Rejected(Applied),
-    Split(Vec<Bounds>),
+    Split(Vec<OffsetRanges>),
 }
 
 fn store_piece<S: Session>(
     session: &mut S,
     batch: &Batch,
-    bounds: &Bounds,
+    bounds: &OffsetRanges,
     now: DateTime<Utc>,
     progress: &StoreProgress,
 ) -> Result<PieceOutcome, StoreError> {
@@ -218,8 +218,8 @@ fn store_piece<S: Session>(
     let mut tries = 1;
     loop {
         let attempted = persist(session, |session, approach| {
-            let unplaceable = session.create_partitions(&rows::events(rows::records(batch, bounds), now))?;
-            let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
+            let unpartitioned = session.create_partitions(&rows::events(rows::records(batch, bounds), now))?;
+            let refused = unpartitioned.into_iter().map(|row| ((row.partition, row.offset), row.error));
             let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
         });
@@ -227,7 +227,7 @@ fn store_piece<S: Session>(
         let (at, error, otherwise, passing) = match attempted {
             Ok(applied) if rejected.is_some() => return Ok(PieceOutcome::Rejected(applied)),
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
-            Err(AttemptError::Held) => {
+            Err(AttemptError::CheckpointLocked) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
                 return Err(session.end_checkpoint_holders(&batch.topic, &partitions));
             }
@@ -242,8 +242,8 @@ fn store_piece<S: Session>(
         if rejected.is_some() {
             return Err(otherwise);
         }
-        if !takes_ours(session, &batch.topic, first.event, now)? {
-            return Err(if passing { otherwise } else { takes_nothing(otherwise) });
+        if !accepts_probe(session, &batch.topic, first.event, now)? {
+            return Err(if passing { otherwise } else { rejects_every_row(otherwise) });
         }
         match pieces(batch, bounds, at) {
             Some(pieces) => return Ok(PieceOutcome::Split(pieces)),
@@ -262,14 +262,14 @@ fn persist<S: Session, T>(
     for _ in 1..TRIES_MAX {
         match attempt(session, approach) {
             Err(AttemptError::NoPartition(_)) => session.forget_partitions(),
-            Err(AttemptError::Again(_)) if approach == Approach::Optimistic => approach = Approach::Locking,
-            Err(AttemptError::Again(_)) => {}
+            Err(AttemptError::ConcurrentWrite(_)) if approach == Approach::Optimistic => approach = Approach::Locking,
+            Err(AttemptError::ConcurrentWrite(_)) => {}
             Err(AttemptError::Duplicate(_)) => approach = Approach::LookUpAll,
             other => return other,
         }
     }
     attempt(session, approach).map_err(|error| match error {
-        // Unique indexes that are none of ours; partitions that are taken away each time.
+        // A unique index that this program did not create, or a partition that is dropped before each attempt.
         AttemptError::Duplicate(error) | AttemptError::NoPartition(error) => {
             AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error, passing: false }
         }
@@ -278,7 +278,7 @@ fn persist<S: Session, T>(
 }
 
 /// Splits bounds around the record `at`, or into halves; `None` if they hold one record.
-fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<Bounds>> {
+fn pieces(batch: &Batch, bounds: &OffsetRanges, at: Option<(i32, i64)>) -> Option<Vec<OffsetRanges>> {
     let count = rows::records(batch, bounds).count();
     if count <= 1 {
         return None;
@@ -291,13 +291,13 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     let mut before = bounds.clone();
     let (mut begin, mut rest) = (from, Vec::new());
     for cut in cuts.into_iter().filter(|cut| (from..to).contains(cut)).chain([to]) {
-        rest.push(Bounds::from([(partition, (begin, cut))]));
+        rest.push(OffsetRanges::from([(partition, (begin, cut))]));
         begin = cut;
     }
     let first = rest.remove(0);
     before.extend(first);
-    let is_empty = |bounds: &Bounds| rows::records(batch, bounds).next().is_none();
-    let mut pieces: Vec<Bounds> = if is_empty(&before) { Vec::new() } else { vec![before] };
+    let is_empty = |bounds: &OffsetRanges| rows::records(batch, bounds).next().is_none();
+    let mut pieces: Vec<OffsetRanges> = if is_empty(&before) { Vec::new() } else { vec![before] };
     match (pieces.is_empty(), rest.first_mut()) {
         (true, Some(next)) => {
             next.insert(partition, (from, next[&partition].1));
@@ -313,7 +313,7 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     (pieces.len() > 1).then_some(pieces)
 }
 
-fn takes_nothing(error: StoreError) -> StoreError {
+fn rejects_every_row(error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(text) => {
             StoreError::Misconfigured(format!("the database rejects every row, even a test row: {text}"))
@@ -322,8 +322,8 @@ fn takes_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// Returns whether the database takes rows of ours like `like`, first as new ones and then as updates; rolls them back.
-fn takes_ours<S: Session>(
+/// Returns whether the database accepts probe rows like `like`, inserted and then updated; rolls them back.
+fn accepts_probe<S: Session>(
     session: &mut S,
     topic: &TopicId,
     like: &Event,
@@ -355,15 +355,15 @@ fn takes_ours<S: Session>(
 fn attempt<S: Session>(
     session: &mut S,
     batch: &Batch,
-    bounds: &Bounds,
+    bounds: &OffsetRanges,
     (refused, approach): (&HashMap<(i32, i64), String>, Approach),
     now: DateTime<Utc>,
 ) -> Result<Applied, AttemptError> {
-    failpoints::pass("guard-1-before");
+    failpoints::hit("guard-1-before");
     let topic = &batch.topic;
     let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
     let bounds = guard(&mut transaction, batch, bounds)?;
-    failpoints::pass("guard-1-after");
+    failpoints::hit("guard-1-after");
     let (mut rows, mut letters) = rows::split(rows::records(batch, &bounds), now);
     rows.retain(|row| {
         let refusal = refused.get(&(row.partition, row.record.offset));
@@ -394,9 +394,9 @@ fn attempt<S: Session>(
     if transaction.advance(topic, &ahead)? != ahead.len() {
         return Err(StoreError::Conflict(format!("{topic}: another consumer took a partition")).into());
     }
-    failpoints::pass("database-before-commit");
+    failpoints::hit("database-before-commit");
     transaction.commit()?;
-    failpoints::pass("database-after-commit");
+    failpoints::hit("database-after-commit");
     // The commit counts once `next_offset` confirms it.
     if !session.read_back(topic, &bounds)? {
         return Err(StoreError::Conflict(format!("{topic}: the database did not keep what it committed")).into());
@@ -405,11 +405,15 @@ fn attempt<S: Session>(
 }
 
 /// Locks the checkpoints, and leaves out of `bounds` what is stored already (guard 1).
-fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> Result<Bounds, AttemptError> {
+fn guard(
+    transaction: &mut impl Transaction,
+    batch: &Batch,
+    bounds: &OffsetRanges,
+) -> Result<OffsetRanges, AttemptError> {
     let topic = &batch.topic;
     let partitions: Vec<i32> = bounds.keys().copied().collect();
     let found = transaction.lock_checkpoints(topic, &partitions)?;
-    let mut standing = Bounds::new();
+    let mut standing = OffsetRanges::new();
     for (&partition, &(from, to)) in bounds {
         let conflict = |what: String| Err(StoreError::Conflict(format!("{topic}[{partition}] {what}")).into());
         let Some(&(next, generation)) = found.get(&partition) else {
@@ -418,10 +422,10 @@ fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> 
         if generation != batch.partitions[&partition].generation {
             return conflict("was recreated, as another consumer found".to_owned());
         }
-        if next < from && !failpoints::is_out("guard-1-gap") {
+        if next < from && !failpoints::is_disabled("guard-1-gap") {
             return conflict(format!("is at {next} in the database, below {from}, where the batch begins"));
         }
-        let skip = next > from && !failpoints::is_out("guard-1-skip");
+        let skip = next > from && !failpoints::is_disabled("guard-1-skip");
         standing.insert(partition, if skip { (next.min(to), to) } else { (from, to) });
     }
     Ok(standing)
@@ -442,10 +446,10 @@ fn store_rows(
     let known = transaction.known_ranges(&all)?;
     let before = rows.len();
     let mut conflicts = Vec::new();
-    if !failpoints::is_out("guard-2") {
-        pass_over_known(transaction, rows, (&known, approach), &mut conflicts)?;
+    if !failpoints::is_disabled("guard-2") {
+        skip_stored(transaction, rows, (&known, approach), &mut conflicts)?;
     }
-    conflicts.extend(rows::twins(rows));
+    conflicts.extend(rows::same_identity(rows));
     conflicts.sort_by_key(|event| (&event.stamp.agent, event.id));
     conflicts.dedup_by_key(|event| (&event.stamp.agent, event.id));
     for table in rows::tables(rows) {
@@ -459,13 +463,13 @@ fn store_rows(
     applied.identity_conflicts.extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
     let new = if rows.len() == before { all } else { rows::ranges(rows) };
     transaction.put_ranges(rows::merge_ranges(&known, new, &conflicts))?;
-    let words = rows::last_words(rows);
-    if !words.is_empty() {
-        let stored = transaction.known_breaches(&words)?;
-        let changes = rows::breach_changes(words, &stored, |event| rows::was_seen(event, &known));
+    let breaches = rows::latest_breaches(rows);
+    if !breaches.is_empty() {
+        let stored = transaction.known_breaches(&breaches)?;
+        let changes = rows::breach_changes(breaches, &stored, |event| rows::was_seen(event, &known));
         transaction.put_breaches(&changes)?;
         for ((key, _), (_, bytes)) in changes.totals {
-            let sum = applied.grown.entry(key).or_default();
+            let sum = applied.added_totals.entry(key).or_default();
             *sum = sum.saturating_add(bytes.unsigned_abs());
         }
     }
@@ -488,7 +492,7 @@ fn store_rows(
 }
 
 /// Removes rows that are there (guard 2). One whose number was seen under another time is a conflict.
-fn pass_over_known<'a>(
+fn skip_stored<'a>(
     transaction: &mut impl Transaction,
     rows: &mut Vec<Row<'a>>,
     (known, approach): (&SeriesRanges<'_>, Approach),
@@ -534,11 +538,11 @@ pub(super) fn retry<S: Session>(
         Err(AttemptError::Rejected { error, otherwise, passing, .. }) => {
             let like = records.iter().find_map(|record| record.record.content.as_ref().ok());
             match like {
-                Some(like) if takes_ours(session, topic, like, now)? => {
+                Some(like) if accepts_probe(session, topic, like, now)? => {
                     Ok(RetrySummary { outcomes: vec![RetryOutcome::Stays(error)], inserted: 0 })
                 }
                 _ if passing => Err(otherwise),
-                _ => Err(takes_nothing(otherwise)),
+                _ => Err(rejects_every_row(otherwise)),
             }
         }
         other => Ok(other?),
@@ -553,9 +557,9 @@ fn retry_once<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records, now);
-    let unplaceable = session.create_partitions(&rows)?;
+    let unpartitioned = session.create_partitions(&rows)?;
     let refusal = |partition: i32, offset: i64| {
-        unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
+        unpartitioned.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
     };
     let key = |record: &RetriedRecord| (record.partition, record.generation, record.record.offset);
     let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
@@ -589,8 +593,8 @@ impl Applied {
         }
         self.rejected.extend(piece.rejected);
         self.identity_conflicts.extend(piece.identity_conflicts);
-        for (key, bytes) in piece.grown {
-            let sum = self.grown.entry(key).or_default();
+        for (key, bytes) in piece.added_totals {
+            let sum = self.added_totals.entry(key).or_default();
             *sum = sum.saturating_add(bytes);
         }
     }

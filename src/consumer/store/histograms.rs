@@ -68,18 +68,18 @@ pub(super) struct StoredWindow {
     pub(super) had_histogram: bool,
 }
 
-pub(super) type HourOfAgent = (String, DateTime<Utc>);
+pub(super) type AgentHour = (String, DateTime<Utc>);
 
 /// Note that a window of this hour was stored; the number tells notes apart.
-pub(super) type HourNote = (i64, HourOfAgent);
+pub(super) type HourNote = (i64, AgentHour);
 
 /// Hour after which the next transaction goes on: notes are taken by hour, not by age, so that those of one hour go together.
-pub(super) struct DerivePlace {
-    after: Option<HourOfAgent>,
+pub(super) struct DeriveCursor {
+    after: Option<AgentHour>,
     series_per_hour: usize,
 }
 
-impl Default for DerivePlace {
+impl Default for DeriveCursor {
     fn default() -> Self {
         Self { after: None, series_per_hour: 32 }
     }
@@ -87,12 +87,12 @@ impl Default for DerivePlace {
 
 /// Statements of a derivation. Windows and hours come ordered by hour, series and window; `each` gets the index of hour or day.
 pub(super) trait DeriveTransaction: Sized {
-    /// Returns notes of hours after `after`, in the order of [`HourOfAgent`].
-    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError>;
+    /// Returns notes of hours after `after`, in the order of [`AgentHour`].
+    fn notes(&mut self, after: Option<&AgentHour>, limit: usize) -> Result<Vec<HourNote>, StoreError>;
 
     fn windows(
         &mut self,
-        hours: &[HourOfAgent],
+        hours: &[AgentHour],
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError>;
 
@@ -224,27 +224,27 @@ fn next_version(stored: Option<&StoredSummary>, now: DateTime<Utc>) -> i64 {
 /// Derives the next hours that have notes, and their days; hours before `kept_from` are not made any more.
 pub(super) fn derive<T: DeriveTransaction>(
     mut transaction: T,
-    place: &mut DerivePlace,
+    cursor: &mut DeriveCursor,
     (now, kept_from): (DateTime<Utc>, DateTime<Utc>),
     are_published: bool,
 ) -> Result<Derived, StoreError> {
-    let mut notes = transaction.notes(place.after.as_ref(), NOTES_AT_ONCE)?;
-    let some = (SUMMARIES_AT_ONCE / place.series_per_hour.max(1)).max(1);
-    let mut hours: Vec<HourOfAgent> = notes.iter().map(|(_, hour)| hour.clone()).collect();
+    let mut notes = transaction.notes(cursor.after.as_ref(), NOTES_AT_ONCE)?;
+    let some = (SUMMARIES_AT_ONCE / cursor.series_per_hour.max(1)).max(1);
+    let mut hours: Vec<AgentHour> = notes.iter().map(|(_, hour)| hour.clone()).collect();
     hours.dedup();
     let is_end = notes.len() < NOTES_AT_ONCE && hours.len() <= some;
     hours.truncate(some);
     notes.retain(|(_, hour)| hours.last().is_some_and(|last| hour <= last));
     // Notes are read from the first hour again, unless this round began there.
-    let has_more = !is_end || place.after.is_some();
-    place.after = hours.last().filter(|_| !is_end).cloned();
+    let has_more = !is_end || cursor.after.is_some();
+    cursor.after = hours.last().filter(|_| !is_end).cloned();
     if hours.is_empty() {
         return Ok(Derived { hours: 0, has_more });
     }
-    let kept: Vec<HourOfAgent> = hours.into_iter().filter(|(_, starts_at)| *starts_at >= kept_from).collect();
+    let kept: Vec<AgentHour> = hours.into_iter().filter(|(_, starts_at)| *starts_at >= kept_from).collect();
     let mut encoder = HistogramEncoder::default();
     let merged = merge_hours(&mut transaction, &kept, &mut encoder)?;
-    place.series_per_hour = merged.len() / kept.len().max(1);
+    cursor.series_per_hour = merged.len() / kept.len().max(1);
     let hours = replace(&mut transaction, merged, now)?;
     let days: BTreeSet<SummaryKey> = hours.iter().filter_map(|(key, _)| day_of(key)).collect();
     let days = merge_days(&mut transaction, &days.into_iter().collect::<Vec<_>>(), &mut encoder)?;
@@ -266,7 +266,7 @@ type Merged = Vec<(SummaryKey, TrafficSummary, bool)>;
 
 fn merge_hours<T: DeriveTransaction>(
     transaction: &mut T,
-    hours: &[HourOfAgent],
+    hours: &[AgentHour],
     encoder: &mut HistogramEncoder,
 ) -> Result<Merged, StoreError> {
     let (mut merged, mut current): (Merged, Option<(SummaryKey, Merge)>) = (Vec::new(), None);

@@ -173,7 +173,7 @@ pub struct Applied {
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
     pub identity_conflicts: Vec<String>,
-    pub grown: BTreeMap<TotalKey, u64>,
+    pub added_totals: BTreeMap<TotalKey, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +199,7 @@ pub struct Maintained {
     pub unfinished: Option<String>,
 }
 
-/// Errors after which no record is skipped.
+/// Errors of the database, not of a record: the batch is retried or read again, and nothing is skipped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]

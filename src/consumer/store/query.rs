@@ -64,7 +64,7 @@ pub struct Query {
     pub(super) kinds: &'static [ColumnType],
 }
 
-/// SQLite, which has no times, gives the same values as PostgreSQL.
+/// Type of a result column. SQLite has no time type: its text is converted, so that both databases return equal values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
     Text,
@@ -123,7 +123,7 @@ impl From<NaiveDate> for Parameter {
 }
 
 impl Query {
-    /// Returns the query for SQLite's plan, whose fourth column has its words.
+    /// Returns `EXPLAIN QUERY PLAN` of the query (SQLite); its fourth column is the text of the plan.
     #[cfg(test)]
     pub fn explained(&self) -> Self {
         use ColumnType::{Number, Text};

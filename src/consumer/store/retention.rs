@@ -118,7 +118,7 @@ impl ExpiredRows {
     }
 }
 
-/// Returns the condition that an agent has no row left: until then its series keeps what comes again from being counted again.
+/// Returns the condition that an agent has no row left. Until then its ranges keep a repeated event from being counted twice.
 fn nothing_is_left() -> String {
     let keys = TABLES.iter().map(|table| (table.name(), "observed_at")).chain([("breach_state", "breach_id")]);
     // min() of the column behind the agent in the key reads one index entry; EXISTS may be planned as a scan of the whole table.

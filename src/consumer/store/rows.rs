@@ -19,8 +19,8 @@ pub(super) struct Row<'a> {
     pub(super) now: DateTime<Utc>,
 }
 
-/// Agent, and beginning of an hour that windows were stored of.
-pub(super) type AgentHour<'a> = (&'a str, DateTime<Utc>);
+/// Agent, and start of an hour of which windows were stored.
+pub(super) type TouchedHour<'a> = (&'a str, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetterRow<'a> {
@@ -32,7 +32,7 @@ pub(super) struct DeadLetterRow<'a> {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Lost<'a> {
+pub(super) struct LossRow<'a> {
     pub(super) event: &'a Event,
     pub(super) epoch: Epoch,
     pub(super) first: i64,
@@ -52,7 +52,7 @@ pub(super) struct RangeChanges<'a> {
     pub(super) gone: Vec<(Series<'a>, SequenceRange)>,
 }
 
-/// Rank among the events of one breach by how much they say, in whatever order they arrive.
+/// Orders the events of one breach, in whatever order they arrive: the highest is the state to store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub(super) cleared: bool,
@@ -72,7 +72,7 @@ pub(super) struct KnownBreach {
 pub(super) type BreachKey<'a> = (&'a str, &'a str);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LastWord<'a> {
+pub(super) struct LatestBreach<'a> {
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
     pub(super) counted_bytes: i64,
@@ -80,26 +80,26 @@ pub(super) struct LastWord<'a> {
     pub(super) is_new: bool,
 }
 
-pub(super) type LastWords<'a> = BTreeMap<BreachKey<'a>, LastWord<'a>>;
+pub(super) type LatestBreaches<'a> = BTreeMap<BreachKey<'a>, LatestBreach<'a>>;
 
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
-    pub(super) new: Vec<LastWord<'a>>,
-    pub(super) changed: Vec<(LastWord<'a>, KnownBreach)>,
-    pub(super) counted: Vec<(LastWord<'a>, KnownBreach)>,
+    pub(super) new: Vec<LatestBreach<'a>>,
+    pub(super) changed: Vec<(LatestBreach<'a>, KnownBreach)>,
+    pub(super) counted: Vec<(LatestBreach<'a>, KnownBreach)>,
     pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
 }
 
 const ERROR_CHARS_MAX: usize = 1_000;
 
-impl LastWord<'_> {
+impl LatestBreach<'_> {
     pub(super) fn state(&self) -> &'static str {
         if is_cleared(self.event) { "cleared" } else { "open" }
     }
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn place(&self) -> (i32, i64) {
+    pub(super) fn kafka_position(&self) -> (i32, i64) {
         (self.partition, self.record.offset)
     }
 
@@ -153,13 +153,13 @@ impl<'a> DeadLetterRow<'a> {
 }
 
 /// First offset and exclusive end, by partition.
-pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
+pub(super) type OffsetRanges = BTreeMap<i32, (i64, i64)>;
 
-pub(super) fn whole(batch: &Batch) -> Bounds {
+pub(super) fn whole(batch: &Batch) -> OffsetRanges {
     batch.partitions.iter().map(|(partition, part)| (*partition, (part.from, part.to))).collect()
 }
 
-pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<Item = (i32, i32, &'a Record)> {
+pub(super) fn records<'a>(batch: &'a Batch, bounds: &OffsetRanges) -> impl Iterator<Item = (i32, i32, &'a Record)> {
     bounds.iter().flat_map(|(&partition, &(from, to))| {
         let part = batch.partitions.get(&partition);
         let records = part.map_or(&[][..], |part| {
@@ -250,7 +250,7 @@ pub(super) fn was_seen(event: &Event, known: &SeriesRanges<'_>) -> bool {
     ranges.is_some_and(|ranges| sequences::contain(ranges, event.id.seq.cast_signed()))
 }
 
-pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
+pub(super) fn same_identity<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
     rows.windows(2)
         .map(|pair| (pair[0].event, pair[1].event))
         .filter(|(a, b)| a.id == b.id && a.stamp.agent == b.stamp.agent)
@@ -296,7 +296,7 @@ impl Rank {
         }
     }
 
-    /// Ranks an end highest, then the longer duration; at equal ones (the rate is low), the number, and between epochs the time.
+    /// Compares by clear, then duration. Below the limit the duration stays equal: then by number, or between epochs by time.
     fn cmp(&self, other: &Self) -> Ordering {
         (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
             if self.epoch == other.epoch {
@@ -308,49 +308,49 @@ impl Rank {
     }
 }
 
-pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> LastWords<'a> {
-    let mut words: HashMap<BreachKey<'a>, LastWord<'a>> = HashMap::with_capacity(rows.len() / 4);
+pub(super) fn latest_breaches<'a>(rows: &[Row<'a>]) -> LatestBreaches<'a> {
+    let mut breaches: HashMap<BreachKey<'a>, LatestBreach<'a>> = HashMap::with_capacity(rows.len() / 4);
     for Row { event, .. } in rows {
         let Some(breach) = event.body.breach() else { continue };
         let (bytes, is_raised) = (breach.excess_bytes.cast_signed(), matches!(event.body, Body::BreachRaised(_)));
-        words
+        breaches
             .entry((&event.stamp.agent, &breach.breach_id))
-            .and_modify(|word| {
-                if Rank::of(word.event, word.breach).cmp(&Rank::of(event, breach)).is_lt() {
-                    (word.event, word.breach) = (event, breach);
+            .and_modify(|latest| {
+                if Rank::of(latest.event, latest.breach).cmp(&Rank::of(event, breach)).is_lt() {
+                    (latest.event, latest.breach) = (event, breach);
                 }
-                word.counted_bytes = word.counted_bytes.max(bytes);
-                word.is_new |= is_raised;
+                latest.counted_bytes = latest.counted_bytes.max(bytes);
+                latest.is_new |= is_raised;
             })
-            .or_insert(LastWord { event, breach, counted_bytes: bytes, is_new: is_raised });
+            .or_insert(LatestBreach { event, breach, counted_bytes: bytes, is_new: is_raised });
     }
-    words.into_iter().collect()
+    breaches.into_iter().collect()
 }
 
 /// Totals grow by what exceeds the greatest value seen: order, repetition and evicted updates change nothing. A breach that is
 /// unknown although its number `was_seen` was deleted by retention; totals outlive it, and have it already.
 pub(super) fn breach_changes<'a>(
-    words: LastWords<'a>,
+    breaches: LatestBreaches<'a>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
     was_seen: impl Fn(&Event) -> bool,
 ) -> BreachChanges<'a> {
     let mut changes = BreachChanges::default();
-    for (key, mut word) in words {
+    for (key, mut latest) in breaches {
         let known = known.get(&key);
         let before = known.map_or(0, |known| known.counted_bytes);
-        let grown = word.counted_bytes - before;
-        word.counted_bytes = word.counted_bytes.max(before);
+        let added_totals = latest.counted_bytes - before;
+        latest.counted_bytes = latest.counted_bytes.max(before);
         match known {
-            Some(known) if Rank::of(word.event, word.breach).cmp(&known.rank).is_gt() => {
-                changes.changed.push((word, *known));
+            Some(known) if Rank::of(latest.event, latest.breach).cmp(&known.rank).is_gt() => {
+                changes.changed.push((latest, *known));
             }
-            Some(known) if grown > 0 => changes.counted.push((word, *known)),
+            Some(known) if added_totals > 0 => changes.counted.push((latest, *known)),
             Some(_) => {}
-            None => changes.new.push(word),
+            None => changes.new.push(latest),
         }
-        let is_counted = known.is_none() && was_seen(word.event);
-        if !is_counted && (grown > 0 || known.is_none()) {
-            let LastWord { event, breach, .. } = word;
+        let is_counted = known.is_none() && was_seen(latest.event);
+        if !is_counted && (added_totals > 0 || known.is_none()) {
+            let LatestBreach { event, breach, .. } = latest;
             let key = TotalKey {
                 agent: event.stamp.agent.as_str().to_owned(),
                 interface: breach.interface.as_str().to_owned(),
@@ -359,7 +359,7 @@ pub(super) fn breach_changes<'a>(
             };
             let (breaches, bytes) = changes.totals.entry((key, breach.raised_at.date_naive())).or_default();
             *breaches += i64::from(known.is_none());
-            *bytes = bytes.saturating_add(grown.max(0));
+            *bytes = bytes.saturating_add(added_totals.max(0));
         }
     }
     changes
@@ -369,11 +369,11 @@ fn is_cleared(event: &Event) -> bool {
     matches!(event.body, Body::BreachCleared(_))
 }
 
-pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
+pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<LossRow<'a>> {
     let mut losses = Vec::new();
     for row in rows {
         let Body::Loss(loss) = &row.event.body else { continue };
-        losses.extend(loss.ranges.iter().map(|(first, last)| Lost {
+        losses.extend(loss.ranges.iter().map(|(first, last)| LossRow {
             event: row.event,
             epoch: loss.epoch,
             first: first.cast_signed(),
@@ -386,7 +386,7 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
 }
 
 /// Leaves out windows ahead of their time: an hour of the year 2099 would stay.
-pub(super) fn touched_hours<'a>(rows: &[Row<'a>]) -> BTreeSet<AgentHour<'a>> {
+pub(super) fn touched_hours<'a>(rows: &[Row<'a>]) -> BTreeSet<TouchedHour<'a>> {
     let windows = rows.iter().filter(|row| !row.is_ahead()).filter_map(|row| match &row.event.body {
         Body::Rates(window) if !window.links.is_empty() => Some((row.event.stamp.agent.as_str(), window.started_at)),
         _ => None,

@@ -92,19 +92,28 @@ impl Table {
 
     /// Returns the columns of a row in the order in which they are written, but for `stored_at`.
     pub(super) fn columns(self) -> Vec<&'static str> {
-        const PLACE: [&str; 3] = ["kafka_topic", "kafka_partition", "kafka_offset"];
+        const KAFKA_COLUMNS: [&str; 3] = ["kafka_topic", "kafka_partition", "kafka_offset"];
         match self {
             Self::Rates => {
                 let of_message =
                     self.fields().map(|field| if *field == DURATION_MS { "window_ms" } else { field.name });
                 let of_link = link_rates::FIELDS.iter().filter(|field| **field != link_rates::HISTOGRAM);
-                of_message.chain(of_link.map(|field| field.name)).chain(PLACE).chain(["has_histogram"]).collect()
+                of_message
+                    .chain(of_link.map(|field| field.name))
+                    .chain(KAFKA_COLUMNS)
+                    .chain(["has_histogram"])
+                    .collect()
             }
             Self::WindowHistograms => {
                 let of_link = [link_rates::INTERFACE, link_rates::DIRECTION, link_rates::HISTOGRAM];
                 self.fields().map(|field| field.name).chain(of_link.map(|field| field.name)).collect()
             }
-            _ => self.fields().map(|field| field.name).chain(PLACE).chain(self.has_raw().then_some("raw")).collect(),
+            _ => self
+                .fields()
+                .map(|field| field.name)
+                .chain(KAFKA_COLUMNS)
+                .chain(self.has_raw().then_some("raw"))
+                .collect(),
         }
     }
 

@@ -23,15 +23,15 @@ use self::socket::{Buffer, NetlinkReply, Socket, Until};
 /// Attempts at a request whose answer is not whole: the links changed during it, or the buffer was too small.
 const ATTEMPTS_MAX: u32 = 4;
 /// Links are requested one by one if at most one in 8, and at most 32, are watched.
-const SINGLY_ONE_IN: usize = 8;
-const SINGLY_MAX: usize = 32;
+const PER_LINK_SHARE: usize = 8;
+const PER_LINK_MAX: usize = 32;
 
 pub(super) struct Netlink {
     sysfs: Sysfs,
     table: LinkTable,
     socket: Option<Socket>,
     /// True once the whole table was read on this socket: all later changes are reported there.
-    trusted: bool,
+    is_synced: bool,
     buffer: Buffer,
     plan: Plan,
 }
@@ -39,7 +39,7 @@ pub(super) struct Netlink {
 #[derive(Debug)]
 enum Plan {
     Dump,
-    Singly { requests: Vec<u8>, count: u32 },
+    PerLink { requests: Vec<u8>, count: u32 },
 }
 
 impl Netlink {
@@ -48,7 +48,7 @@ impl Netlink {
             sysfs: Sysfs::new(root),
             table: LinkTable::new(selection),
             socket: None,
-            trusted: false,
+            is_synced: false,
             buffer: Buffer::default(),
             plan: Plan::Dump,
         };
@@ -63,15 +63,15 @@ impl Netlink {
     /// Opens a socket and reads the whole table. The socket joins the group first, so that no change in between is missed.
     fn begin(&mut self) -> Result<(), CounterError> {
         let mut socket = Socket::open()?;
-        self.trusted = false;
+        self.is_synced = false;
         for _ in 0..ATTEMPTS_MAX {
             let table = &mut self.table;
             table.mark();
             let request = get_links(socket.next_seq());
-            match socket.exchange(&mut self.buffer, &request, Until::Done, |body| note(body, table))? {
+            match socket.exchange(&mut self.buffer, &request, Until::Done, |body| apply_change(body, table))? {
                 NetlinkReply::Whole => {
                     self.table.sweep();
-                    self.trusted = true;
+                    self.is_synced = true;
                     break;
                 }
                 // While the table keeps changing, a link that was not seen is not gone yet.
@@ -84,14 +84,14 @@ impl Netlink {
         Ok(())
     }
 
-    fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<NetlinkReply, CounterError> {
+    fn request_stats(&mut self, counters: &mut Vec<Counters>) -> Result<NetlinkReply, CounterError> {
         if self.socket.is_none() {
             self.begin()?;
         }
         let Some(mut socket) = self.socket.take() else { return Ok(NetlinkReply::Lost) };
         counters.clear();
         let table = &mut self.table;
-        let mut stirred = false;
+        let mut topology_changed = false;
         let take = |body: NetlinkBody<'_>| match body {
             NetlinkBody::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes, errors, drops }) => {
                 if let Some(bits) = table.counter_bits(ifindex) {
@@ -101,8 +101,8 @@ impl Netlink {
                 }
             }
             change => {
-                stirred = true;
-                note(change, table);
+                topology_changed = true;
+                apply_change(change, table);
             }
         };
         let answer = match &mut self.plan {
@@ -111,8 +111,8 @@ impl Netlink {
                 socket.exchange(&mut self.buffer, &request, Until::Done, take)?
             }
             // The kernel accepts no empty message.
-            Plan::Singly { count: 0, .. } => socket.exchange(&mut self.buffer, &[], Until::Empty, take)?,
-            Plan::Singly { requests, count } => {
+            Plan::PerLink { count: 0, .. } => socket.exchange(&mut self.buffer, &[], Until::Empty, take)?,
+            Plan::PerLink { requests, count } => {
                 set_seqs(requests, socket.next_seq());
                 socket.exchange(&mut self.buffer, requests, Until::Replies(*count), take)?
             }
@@ -120,26 +120,26 @@ impl Netlink {
         if answer != NetlinkReply::Lost {
             self.socket = Some(socket);
         }
-        if !stirred {
+        if !topology_changed {
             return Ok(answer);
         }
         counters.retain(|counters| self.table.watches(counters.ifindex));
         let answer = match (answer, &self.plan) {
             // The links requested one by one are no longer the watched ones.
-            (NetlinkReply::Whole, Plan::Singly { .. }) => NetlinkReply::Interrupted,
+            (NetlinkReply::Whole, Plan::PerLink { .. }) => NetlinkReply::Interrupted,
             (answer, _) => answer,
         };
         self.plan = Plan::of(&self.table);
         Ok(answer)
     }
 
-    fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
+    fn read_counters(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
         for _ in 1..ATTEMPTS_MAX {
-            if self.ask(counters)? == NetlinkReply::Whole {
+            if self.request_stats(counters)? == NetlinkReply::Whole {
                 return Ok(());
             }
         }
-        match self.ask(counters)? {
+        match self.request_stats(counters)? {
             NetlinkReply::Lost => return Err(CounterError::Overrun),
             NetlinkReply::Interrupted => {
                 counters.sort_by_key(|counters| counters.ifindex);
@@ -158,11 +158,11 @@ impl CounterSource for Netlink {
 
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
         reading.clear();
-        if self.socket.is_none() || !self.trusted {
+        if self.socket.is_none() || !self.is_synced {
             self.begin()?;
         }
         let before = Moment::now(clock);
-        if let Err(error) = self.count(&mut reading.counters) {
+        if let Err(error) = self.read_counters(&mut reading.counters) {
             reading.clear();
             return Err(error);
         }
@@ -176,26 +176,26 @@ impl CounterSource for Netlink {
 impl Plan {
     fn of(table: &LinkTable) -> Self {
         let watched = table.watched().count();
-        if watched > SINGLY_MAX || watched * SINGLY_ONE_IN > table.len() {
+        if watched > PER_LINK_MAX || watched * PER_LINK_SHARE > table.len() {
             return Self::Dump;
         }
-        Self::Singly { requests: get_stats_of_each(table.watched()), count: watched as u32 }
+        Self::PerLink { requests: get_stats_of_each(table.watched()), count: watched as u32 }
     }
 }
 
-fn note(body: NetlinkBody<'_>, table: &mut LinkTable) {
+fn apply_change(body: NetlinkBody<'_>, table: &mut LinkTable) {
     match body {
         NetlinkBody::NewLink(link) => {
-            let (info, attachment) = described(&link);
+            let (info, attachment) = link_info(&link);
             table.put(info, attachment);
-            table.doubt_speed(link.ifindex);
+            table.mark_speed_stale(link.ifindex);
         }
         NetlinkBody::DelLink(ifindex) => table.remove(ifindex),
         _ => {}
     }
 }
 
-fn described(link: &LinkMessage<'_>) -> (LinkInfo, Attachment) {
+fn link_info(link: &LinkMessage<'_>) -> (LinkInfo, Attachment) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
     let master = LinkKind::from_kernel(&text(link.slave_kind));

@@ -44,7 +44,7 @@ fn an_answer_longer_than_the_buffer_is_asked_for_again() {
 fn one_by_one_says_the_same_as_all_at_once() {
     let mut source = source("lo");
     let all = read(&mut source);
-    source.plan = Plan::Singly { requests: get_stats_of_each([1].into_iter()), count: 1 };
+    source.plan = Plan::PerLink { requests: get_stats_of_each([1].into_iter()), count: 1 };
     for _ in 0..3 {
         let one = read(&mut source);
         assert_eq!((one.counters.len(), one.counters[0].ifindex), (1, 1));
@@ -57,9 +57,9 @@ fn a_link_that_went_away_is_left_out() {
     let mut source = source("lo");
     read(&mut source);
     let requests = get_stats_of_each([u32::MAX >> 1, 1, (u32::MAX >> 1) - 1].into_iter());
-    source.plan = Plan::Singly { requests, count: 3 };
+    source.plan = Plan::PerLink { requests, count: 3 };
     assert_eq!(read(&mut source).counters.len(), 1);
-    source.plan = Plan::Singly { requests: Vec::new(), count: 0 };
+    source.plan = Plan::PerLink { requests: Vec::new(), count: 0 };
     assert_eq!(read(&mut source).counters, []);
 }
 
@@ -70,7 +70,7 @@ fn after_a_failure_it_is_usable() {
     // A request that the kernel refuses: a family of statistics that does not exist.
     let mut requests = get_stats_of_each([1].into_iter());
     requests[4..6].copy_from_slice(&u16::MAX.to_ne_bytes());
-    source.plan = Plan::Singly { requests, count: 1 };
+    source.plan = Plan::PerLink { requests, count: 1 };
     let mut reading = Reading::default();
     let error = source.read(&SystemClock::default(), &mut reading).unwrap_err();
     assert!(matches!(error, CounterError::System { .. }), "{error}");
@@ -86,7 +86,7 @@ fn losing_what_was_told_changes_nothing() {
     source.socket = None;
     let reading = read(&mut source);
     assert_eq!((reading.counters.len(), reading.changes.len()), (1, 0));
-    assert!(source.trusted && source.socket.is_some());
+    assert!(source.is_synced && source.socket.is_some());
 }
 
 #[test]
@@ -101,10 +101,10 @@ fn a_port_is_one_of_a_bond_or_team_and_of_no_other_master() {
         let (slave_kind, lower) = (slave_kind.as_bytes(), Some(9));
         let link =
             LinkMessage { ifindex: 5, name: b"eth0", slave_kind, master: Some(7), lower, ..LinkMessage::default() };
-        let (info, attachment) = described(&link);
+        let (info, attachment) = link_info(&link);
         assert_eq!((info.enslaved, attachment), (aggregate.is_some(), Attachment { lower, aggregate, bridge }));
     }
-    let (info, _) = described(&LinkMessage { kind: b"team", ..LinkMessage::default() });
+    let (info, _) = link_info(&LinkMessage { kind: b"team", ..LinkMessage::default() });
     assert_eq!(info.kind, LinkKind::Team);
 }
 

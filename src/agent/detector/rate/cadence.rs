@@ -13,14 +13,14 @@ const EXACT_INTERVAL: Duration = Duration::from_secs(10);
 const COVERED_MAX: Duration = Duration::from_secs(10);
 const COVERED_INTERVALS: u32 = 10;
 const LEARNING_GAPS: u32 = 4;
-// Gaps in the mean: the last ones, at least this many, over at least this many intervals, since each is known to one interval.
+// The mean covers the last gaps: at least `MEAN_GAPS`, over at least `MEAN_INTERVALS` intervals, since each is off by up to one.
 const MEAN_GAPS: usize = 8;
 const MEAN_INTERVALS: u32 = 16;
 // Failures after which a link is probed only once in 64 ticks.
 const PROBES_FAILED_MAX: u32 = 100;
 const RARE_PROBES: u32 = 64;
 
-/// Times are `CLOCK_MONOTONIC`. Bytes are spread until `covered_until`, ahead of the clock by one mean gap at most.
+/// Learned update interval of a driver. Times are `CLOCK_MONOTONIC`; `covered_until` is at most one mean gap ahead of the clock.
 #[derive(Clone, Debug)]
 pub(super) struct Cadence {
     interval: Duration,
@@ -143,7 +143,7 @@ impl Cadence {
 
     fn mean(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
-        // An update's time is known to one interval only. A sum of few gaps may be too short: rather too low a rate than too high.
+        // Each update's time is known to one interval only. Few uneven gaps get half an interval more: too low a rate is safer.
         let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
         let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
         let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };

@@ -34,7 +34,7 @@ pub enum Verdict {
     Measured(Traffic),
     /// Interval at which the driver updates moving counters is not known yet.
     Learning,
-    /// Counters did not move, and may later move for this time too: the driver updates them rarely.
+    /// The counters did not change. The driver updates them rarely: a later change may include the bytes of this interval.
     Waiting,
     /// Counters fell, or moved for the first time after that: a return from a false zero would look like immense traffic.
     Reset,
@@ -58,9 +58,9 @@ const SUSPECTS_MAX: u32 = 2;
 /// Intervals above which a reading is a mean that hides what happened.
 const GAP_INTERVALS: f64 = 3.5;
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
-const NARROW: u64 = 1 << 32;
-/// Percentage of the highest rate so far from which 2^32 bytes more than usual are doubted: a rise may well fall below it.
-const NARROW_STANDS_OUT: f64 = 800.0;
+const WRAP_32: u64 = 1 << 32;
+/// 2^32 extra bytes are doubted only if their rate is at least this percentage of the peak so far: less may be a real rise.
+const HIGH_HALF_PERCENT: f64 = 800.0;
 
 #[derive(Clone, Debug)]
 pub struct Meter {
@@ -71,7 +71,7 @@ pub struct Meter {
     last: Option<CounterSample>,
     has_fallen: bool,
     is_after_gap: bool,
-    /// Reading after which the next one shows if the counter stays there.
+    /// Reading that was rejected as a jump: if the next one continues from it, the counter has really jumped.
     rejected: Option<CounterSample>,
     last_rate: BitRate,
     peak: BitRate,
@@ -162,8 +162,8 @@ impl Meter {
         self.judge(now, traffic, has_moved, speed)
     }
 
-    /// Judges an amount subtracted by the recording program. A counter kept in two halves, read between their updates, is 2^32 too
-    /// low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
+    /// Judges a byte count that the recording program computed from two counters. A counter in two halves, read between their updates,
+    /// is 2^32 too low: that count was negative and is missing, and the next one is 2^32 too high. Two in a row are real traffic.
     pub fn accept(&mut self, traffic: Traffic) -> Verdict {
         self.doubts_amount = !self.doubts_amount && self.is_high_half(traffic);
         if self.doubts_amount {
@@ -235,8 +235,8 @@ impl Meter {
     /// Returns true if the high half of a counter was incremented alone: without it, the traffic is no more than before.
     fn is_high_half(&self, traffic: Traffic) -> bool {
         let is_usual = |bytes| bit_rate(bytes, traffic.elapsed) <= self.peak;
-        bit_rate(NARROW, traffic.elapsed) >= self.peak.percent(NARROW_STANDS_OUT)
-            && [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| bytes.checked_sub(NARROW).is_some_and(is_usual))
+        bit_rate(WRAP_32, traffic.elapsed) >= self.peak.percent(HIGH_HALF_PERCENT)
+            && [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| bytes.checked_sub(WRAP_32).is_some_and(is_usual))
     }
 
     /// Rejects a reading. If the next one continues from it, the counter has really jumped.
@@ -270,7 +270,7 @@ impl Meter {
             // More likely a failed read than a wrap to exactly 0.
             0 if from > 0 => None,
             _ if to >= from => Some(to - from),
-            _ => (to + NARROW).checked_sub(from),
+            _ => (to + WRAP_32).checked_sub(from),
         };
         let (rx_bytes, tx_bytes) = (over(base.rx_bytes, now.rx_bytes)?, over(base.tx_bytes, now.tx_bytes)?);
         let rate = busier(Traffic { rx_bytes, tx_bytes, elapsed });

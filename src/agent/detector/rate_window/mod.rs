@@ -29,7 +29,7 @@ const LATE_MAX: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 /// Largest step back of the wall clock that, soon after a window's begin, does not leave the window.
 const STEP_BACK_MAX: TimeDelta = TimeDelta::seconds(1);
-/// Largest distance of a 32-bit packet counter from its end before a fall, and from 0 after it, at which the fall is a wrap.
+/// A 32-bit packet counter that falls has wrapped if it was at most this far below 2^32 and is at most this far above 0.
 const WRAP_MAX: u64 = 1 << 24;
 const MESSAGE_BYTES_MAX: usize = 250_000;
 
@@ -65,8 +65,8 @@ struct Closing {
     encoder: HistogramEncoder,
 }
 
-/// Sums of a link: of the closing window if `is_behind`, without a gap since its begin if `is_whole`. `balance` is the measured
-/// time less the seconds counted, in nanoseconds.
+/// Sums of one link: of the closing window if `is_behind`; `is_whole` if it was measured without a gap since the window began.
+/// `balance` is the measured time minus the whole seconds counted so far, in nanoseconds.
 #[derive(Debug)]
 struct LinkWindow {
     interface: SmolStr,

@@ -7,7 +7,7 @@ use crate::wire;
 pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
 
 /// Returns event and JSON of a row of `events`; `None` if a checksum is wrong.
-pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
+pub(super) fn verified_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
     let column = |at| row.get::<_, i64>(at).ok();
     let (epoch, seq, payload) = (column(1)?, column(2)?, row.get::<_, Vec<u8>>(6).ok()?);
     if column(5)? != event_crc([epoch, seq, column(3)?, column(4)?], &payload) {
@@ -30,7 +30,7 @@ pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) ->
 }
 
 /// Returns event and JSON of a row of `open_breaches`, whose CRC is in `column`, before the payload.
-pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
+pub(super) fn verified_breach(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
     if i64::from(crc32fast::hash(&payload)) != crc {
         return None;

@@ -54,7 +54,7 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 // The guard: an event is on the disk before it is visible outside.
 pub(super) fn synchronous() -> &'static str {
-    if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
+    if failpoints::is_disabled("synchronous-full") { "OFF" } else { "FULL" }
 }
 
 pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {

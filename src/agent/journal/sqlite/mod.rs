@@ -16,15 +16,15 @@ use rusqlite::{Connection, Transaction, params};
 
 #[cfg(test)]
 pub(super) use self::codec::event_crc;
-use self::codec::{EVENT, signed, unsigned, whole_event};
+use self::codec::{EVENT, signed, unsigned, verified_event};
 use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, refuse_newer, synchronous};
-pub(super) use self::recovery::Saved;
+pub(super) use self::recovery::SalvagedJournal;
 use self::rows::{
-    Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite,
-    used_pages,
+    JournalTransaction, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at,
+    rewrite, used_pages,
 };
-use self::state::{Meta, State, keep_count};
+use self::state::{Meta, State, write_meta};
 use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
@@ -185,7 +185,7 @@ impl SqliteJournal {
             for from in refused {
                 let sql = "DELETE FROM events WHERE epoch = ? AND seq >= ?";
                 change.transaction.execute(sql, params![signed(from.epoch), from.seq.cast_signed()])?;
-                change.state.count_from(*from);
+                change.state.rewind_next_seq(*from);
             }
             change.state.scan(&change.transaction)?;
             for (stamp, loss) in again.into_iter().filter(|(_, loss)| !loss.ranges.is_empty()) {
@@ -300,7 +300,7 @@ impl SqliteJournal {
             let mut rows = statement.query(bounds)?;
             while let Some(row) = rows.next()? {
                 // A row that cannot be read is noticed when it is handed out.
-                let Some((event, _)) = whole_event(row) else { continue };
+                let Some((event, _)) = verified_event(row) else { continue };
                 match Age::of(&event.stamp, now) {
                     Age::Known(age) if age > age_max => old.push(unsigned(row.get(0)?)),
                     _ if event.stamp.is_of_boot(now) => break,
@@ -314,27 +314,28 @@ impl SqliteJournal {
     /// Runs `what` in a synced and counted transaction: `state` and the database change together, or neither does.
     fn transaction<T>(
         &mut self,
-        what: impl FnOnce(&mut Change<'_>) -> Result<T, JournalError>,
+        what: impl FnOnce(&mut JournalTransaction<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        let mut change = Change::begin(&mut self.connection, &self.state, self.pages_max)?;
+        let mut change = JournalTransaction::begin(&mut self.connection, &self.state, self.pages_max)?;
         let done = what(&mut change)?;
         change.state.commits += 1;
-        keep_count(&change.transaction, &change.state)?;
+        write_meta(&change.transaction, &change.state)?;
         self.state = change.commit()?;
         self.write_mark();
         Ok(done)
     }
 
-    /// Removes events without a sync: if undone, it only causes duplicates. The mark goes first: it never counts events gone.
-    fn forget(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
-        let mut change = Change::begin(&mut self.connection, &self.state, self.pages_max)?;
+    /// Removes events without a sync: undone by a power cut, it causes duplicates only. The mark is written first, so that it never
+    /// counts events that are gone.
+    fn remove_unsynced(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        let mut change = JournalTransaction::begin(&mut self.connection, &self.state, self.pages_max)?;
         for id in ids {
             if let Some(position) = change.find(*id)? {
                 change.delete(position)?;
             }
         }
         change.find_oldest()?;
-        keep_count(&change.transaction, &change.state)?;
+        write_meta(&change.transaction, &change.state)?;
         if let Some(mark) = &mut self.mark {
             mark.write(&change.state.mark());
         }
@@ -358,19 +359,19 @@ impl Journal for SqliteJournal {
             if let Some(stamp) = stamp {
                 change.evict(&stamp)?;
             }
-            failpoints::pass("journal-before-commit");
+            failpoints::hit("journal-before-commit");
             Ok(events)
         })
-        .inspect(|_| failpoints::pass("journal-after-commit"))
+        .inspect(|_| failpoints::hit("journal-after-commit"))
         .map_err(damaged)
     }
 
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if self.is_in_memory {
-            return self.forget(ids);
+            return self.remove_unsynced(ids);
         }
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let removed = self.forget(ids);
+        let removed = self.remove_unsynced(ids);
         self.connection.pragma_update(None, "synchronous", synchronous())?;
         removed.map_err(damaged)
     }

@@ -9,34 +9,34 @@ use super::super::loss::Ranges;
 use super::super::mark::Mark;
 use super::super::outage::Outage;
 use super::super::{Identity, JournalError};
-use super::codec::{EVENT, whole, whole_event};
+use super::codec::{EVENT, verified_breach, verified_event};
 use super::corruption::damage;
-use super::state::{Former, Meta};
+use super::state::{FormerOwner, Meta};
 use super::{SqliteJournal, mark_beside};
 use crate::message::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::units::{ByteCount, counted};
 
 #[derive(Debug)]
-pub(crate) struct Saved {
+pub(crate) struct SalvagedJournal {
     pub events: Vec<Event>,
     pub breaches: Vec<Event>,
     epoch: Option<Epoch>,
     owner: Identity,
-    former: Vec<Former>,
+    former: Vec<FormerOwner>,
     samples: Option<EventId>,
     commits: u64,
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
 
-impl Saved {
+impl SalvagedJournal {
     /// Reads what is readable of the damaged journal and its mark. Fails only for other reasons than the damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
         // SQLite would need a `-shm` file, for which there may be no room.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        let event = |row: &Row<'_>| whole_event(row).map(|(event, _)| event);
+        let event = |row: &Row<'_>| verified_event(row).map(|(event, _)| event);
         let mut events = readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event)?;
-        let breach = |row: &Row<'_>| whole(row, 1).map(|(event, _)| event);
+        let breach = |row: &Row<'_>| verified_breach(row, 1).map(|(event, _)| event);
         let sql = "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id";
         let breaches = readable::<String>(&connection, sql, breach)?;
         let meta = match Meta::read(&connection) {
@@ -57,7 +57,7 @@ impl Saved {
         let lost = mark.map(|Mark { mut pending, .. }| {
             // The mark beside the journal may be behind.
             let reached = events.iter().filter(|_| !is_known).map(|event| event.id);
-            reached.for_each(|id| pending.reach(id.epoch, id.seq.saturating_add(1)));
+            reached.for_each(|id| pending.extend_to(id.epoch, id.seq.saturating_add(1)));
             let refused = outage.map_or(&[][..], |outage| &outage.refused);
             refused.iter().for_each(|from| pending.end_at(*from));
             let removed = outage.map_or(&[][..], |outage| &outage.removed);
@@ -66,7 +66,7 @@ impl Saved {
                 _ => None,
             });
             let known = events.iter().map(|event| event.id).chain(removed.iter().copied());
-            pending.without(known.map(|id| (id.epoch, (id.seq, id.seq))).chain(declared.flatten()))
+            pending.subtract(known.map(|id| (id.epoch, (id.seq, id.seq))).chain(declared.flatten()))
         });
         Ok(Self { events, breaches, epoch, owner, former, samples, commits, lost })
     }

@@ -6,13 +6,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::super::loss::{OpenDeclaration, bounds, declare, extend, split};
 use super::super::{EvictionPriority, JournalError, JournalSeries, Pending, Position, QueuedEvent, breach_change};
-use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
+use super::codec::{EVENT, columns, event_crc, signed, unsigned, verified_breach, verified_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
 use crate::message::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, SEQ_MAX, Stamp};
 use crate::wire;
 
-pub(super) struct Change<'t> {
+pub(super) struct JournalTransaction<'t> {
     pub(super) transaction: Transaction<'t>,
     pub(super) state: State,
     pages_max: i64,
@@ -20,7 +20,7 @@ pub(super) struct Change<'t> {
 
 const EVICTED_AT_ONCE: usize = 64;
 
-impl<'t> Change<'t> {
+impl<'t> JournalTransaction<'t> {
     pub(super) fn begin(connection: &'t mut Connection, state: &State, pages_max: i64) -> Result<Self, JournalError> {
         Ok(Self { transaction: connection.transaction()?, state: state.clone(), pages_max })
     }
@@ -210,7 +210,7 @@ impl<'t> Change<'t> {
         let id = EventId { epoch: Epoch(epoch as u64), seq: seq as u64 };
         let state = &mut self.state;
         state.handed.remove(&id);
-        state.spans.take(id);
+        state.pending_ranges.take(id);
         state.declared.remove(&id);
         state.pending.events = state.pending.events.saturating_sub(1);
         if position.series() == JournalSeries::Rates {
@@ -240,7 +240,9 @@ impl<'t> Change<'t> {
             let Some((epoch, seq, observed_us)) = self.transaction.query_row(sql, bounds, row).optional()? else {
                 continue;
             };
-            self.state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
+            self.state
+                .pending_ranges
+                .begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
             let observed_at = DateTime::from_timestamp_micros(observed_us);
             self.state.pending.oldest = self.state.pending.oldest.into_iter().chain(observed_at).min();
         }
@@ -250,7 +252,7 @@ impl<'t> Change<'t> {
 
 pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, JournalError> {
     let mut statement = connection.prepare("SELECT crc, payload FROM open_breaches ORDER BY breach_id")?;
-    let events = statement.query_map([], |row| Ok(whole(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
+    let events = statement.query_map([], |row| Ok(verified_breach(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
     let damaged = events.iter().filter(|event| event.is_none()).count();
     if damaged > 0 {
         error!("journal damaged: {damaged} open breaches cannot be read, so their end will not be reported");
@@ -267,7 +269,7 @@ pub(super) fn keep_window(connection: &Connection, event: &Event) -> Result<(), 
 
 pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, JournalError> {
     let sql = "SELECT crc, payload FROM open_window";
-    let event = connection.query_row(sql, [], |row| Ok(whole(row, 0))).optional()?;
+    let event = connection.query_row(sql, [], |row| Ok(verified_breach(row, 0))).optional()?;
     Ok(event.flatten().map(|(event, _)| event))
 }
 
@@ -304,8 +306,8 @@ pub(super) fn rewrite(
 pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Loss)>, JournalError> {
     let sql = format!("SELECT {EVENT} FROM events WHERE rank = ? ORDER BY position");
     let mut statement = connection.prepare(&sql)?;
-    let rows =
-        statement.query_map([EvictionPriority::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, whole_event(row))))?;
+    let rows = statement
+        .query_map([EvictionPriority::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, verified_event(row))))?;
     let mut losses = Vec::new();
     for row in rows {
         let (position, event) = row?;
@@ -332,7 +334,7 @@ pub(super) fn read(
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let position = unsigned(row.get(0)?);
-        let Some((event, payload)) = whole_event(row) else {
+        let Some((event, payload)) = verified_event(row) else {
             return Err(JournalError::Damaged(format!("the event at {} is not what was written", position.0)));
         };
         bytes += payload.len();
@@ -355,6 +357,6 @@ pub(super) fn page_count(connection: &Connection) -> Result<i64, JournalError> {
 
 pub(super) fn read_at(connection: &Connection, position: Position) -> Option<Event> {
     let sql = format!("SELECT {EVENT} FROM events WHERE position = ?");
-    let event = connection.query_row(&sql, [position.0 as i64], |row| Ok(whole_event(row)));
+    let event = connection.query_row(&sql, [position.0 as i64], |row| Ok(verified_event(row)));
     event.ok().flatten().map(|(event, _)| event)
 }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::super::loss::{OpenDeclaration, bounds};
-use super::super::mark::{Mark, Spans};
+use super::super::mark::{Mark, PendingRanges};
 use super::super::{Identity, JournalError, JournalSeries, LossCounts, Pending, Position, random_epoch};
-use super::codec::{EVENT, whole_event};
+use super::codec::{EVENT, verified_event};
 use super::corruption::damage;
 use crate::message::{Epoch, Event, EventId};
 use crate::units::counted;
@@ -20,11 +20,11 @@ pub(super) struct State {
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
     pub(super) samples: Option<EventId>,
-    pub(super) former: Vec<Former>,
+    pub(super) former: Vec<FormerOwner>,
     next_positions: [Position; 2],
     pub(super) commits: u64,
     pub(super) pending: Pending,
-    pub(super) spans: Spans,
+    pub(super) pending_ranges: PendingRanges,
     /// First and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
     /// Declarations about events and about rates that still grow; none after opening, since those found may have been handed out.
@@ -36,7 +36,7 @@ pub(super) struct State {
 
 /// An earlier name, in whose epoch its losses are declared: under the new one, readers would miss those events forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Former {
+pub(super) struct FormerOwner {
     #[serde(with = "digits")]
     pub(super) epoch: Epoch,
     pub(super) agent: SmolStr,
@@ -51,7 +51,7 @@ impl State {
     pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
         let mut state = Self::new([random_epoch(), random_epoch()], commits_min + 1);
-        let mut registered = Spans::default();
+        let mut registered = PendingRanges::default();
         if let Some(Meta { owner, epoch, next_seq, rates_epoch, next_rates_seq, samples, former, mark }) = &found {
             state = Self {
                 owner: owner.clone(),
@@ -64,7 +64,7 @@ impl State {
             registered.clone_from(&mark.pending);
         }
         state.scan(connection)?;
-        if !registered.holds_as_many_as(&state.spans) {
+        if !registered.holds_as_many_as(&state.pending_ranges) {
             let (was, is) = (registered.events(), state.pending.events);
             return Err(JournalError::Damaged(format!("it should hold {}, and holds {is}", counted(was, "event"))));
         }
@@ -72,7 +72,7 @@ impl State {
             let begin = connection.unchecked_transaction()?;
             begin.execute("DELETE FROM open_breaches", [])?;
             begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, '', '', '', '', 0)", [])?;
-            keep_count(&begin, &state)?;
+            write_meta(&begin, &state)?;
             begin.commit()?;
         }
         Ok(state)
@@ -90,7 +90,7 @@ impl State {
             next_positions: JournalSeries::ALL.map(|series| Position(series.start().0 + 1)),
             commits,
             pending: Pending::default(),
-            spans: Spans::default(),
+            pending_ranges: PendingRanges::default(),
             declared: BTreeMap::new(),
             open_losses: [None, None],
             handed: BTreeMap::new(),
@@ -100,13 +100,13 @@ impl State {
     }
 
     pub(super) fn scan(&mut self, connection: &Connection) -> Result<(), JournalError> {
-        (self.pending, self.spans, self.declared, self.open_losses) = Default::default();
+        (self.pending, self.pending_ranges, self.declared, self.open_losses) = Default::default();
         let mut statement =
             connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position")).map_err(damage)?;
         let mut rows = statement.query([]).map_err(damage)?;
         while let Some(row) = rows.next().map_err(damage)? {
             let position: i64 = row.get(0).map_err(damage)?;
-            let Some((event, payload)) = whole_event(row) else {
+            let Some((event, payload)) = verified_event(row) else {
                 return Err(JournalError::Damaged(format!("the event at {position} is not what was written")));
             };
             let series = JournalSeries::of(&event.body);
@@ -126,7 +126,7 @@ impl State {
         self.pending.rates += u64::from(JournalSeries::of(&event.body) == JournalSeries::Rates);
         self.pending.bytes += bytes as u64;
         self.pending.oldest.get_or_insert(event.stamp.observed_at);
-        self.spans.add(event.id);
+        self.pending_ranges.add(event.id);
         self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
     }
 
@@ -169,9 +169,9 @@ impl State {
     pub(super) fn begin_epoch(&mut self, owner: &Identity) {
         let (epoch, next_seq) = (self.epoch, self.next_seq);
         if self.owner.agent != owner.agent {
-            self.former.push(Former { epoch, agent: self.owner.agent.clone(), next_seq, rates: self.rates_epoch });
+            self.former.push(FormerOwner { epoch, agent: self.owner.agent.clone(), next_seq, rates: self.rates_epoch });
         }
-        self.former.retain(|former| self.spans.has(former.epoch) || self.spans.has(former.rates));
+        self.former.retain(|former| self.pending_ranges.has(former.epoch) || self.pending_ranges.has(former.rates));
         (self.owner, self.epoch, self.next_seq) = (owner.clone(), random_epoch(), 1);
         (self.rates_epoch, self.next_rates_seq, self.open_losses) = (random_epoch(), 1, [None, None]);
     }
@@ -187,7 +187,7 @@ impl State {
         (EventId { epoch: id, seq: *next_seq - 1 }, agent)
     }
 
-    pub(super) fn count_from(&mut self, EventId { epoch, seq }: EventId) {
+    pub(super) fn rewind_next_seq(&mut self, EventId { epoch, seq }: EventId) {
         let former = self.former.iter_mut().filter(|former| former.epoch == epoch).map(|former| &mut former.next_seq);
         let own = (self.epoch == epoch).then_some(&mut self.next_seq);
         let rates = (self.rates_epoch == epoch).then_some(&mut self.next_rates_seq);
@@ -201,11 +201,11 @@ impl State {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        let mut pending = self.spans.clone();
-        pending.reach(self.epoch, self.next_seq);
-        pending.reach(self.rates_epoch, self.next_rates_seq);
+        let mut pending = self.pending_ranges.clone();
+        pending.extend_to(self.epoch, self.next_seq);
+        pending.extend_to(self.rates_epoch, self.next_rates_seq);
         let growing = self.open_losses.iter().flatten().filter_map(|loss| bounds(&loss.event.body));
-        self.declared.values().copied().chain(growing).for_each(|(epoch, ends)| pending.hold(epoch, ends));
+        self.declared.values().copied().chain(growing).for_each(|(epoch, ends)| pending.include(epoch, ends));
         Mark { commits: self.commits, pending }
     }
 }
@@ -217,7 +217,7 @@ pub(super) struct Meta {
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
     pub(super) samples: Option<EventId>,
-    pub(super) former: Vec<Former>,
+    pub(super) former: Vec<FormerOwner>,
     pub(super) mark: Mark,
 }
 
@@ -250,7 +250,7 @@ impl Meta {
     }
 }
 
-pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
+pub(super) fn write_meta(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
     let State { owner, epoch, next_seq, rates_epoch, next_rates_seq, samples, commits, former, .. } = state;
     let samples = samples.unwrap_or(EventId { epoch: Epoch(0), seq: 0 });
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();

@@ -227,7 +227,7 @@ fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refuse
     let mut journal = open(&directory);
     let before = journal.append((0..9).map(raised).collect()).unwrap();
     all(&mut journal);
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     let path = directory.path().join("journal.db");
     // Refused, but on the disk all the same.
     SqliteJournal::open(&path, MIB).unwrap().append((10..13).map(raised).collect()).unwrap();
@@ -251,7 +251,7 @@ fn what_reached_a_disk_that_refused_it_is_there_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let before = journal.append(vec![raised(1)]).unwrap();
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     let kept = journal.append(vec![raised(2), raised(3)]).unwrap();
     // An attempt to return to the disk whose sync fails.
     let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB).unwrap();

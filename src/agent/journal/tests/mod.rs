@@ -78,8 +78,8 @@ fn in_memory(size_max: ByteCount) -> SqliteJournal {
     SqliteJournal::in_memory(size_max).unwrap()
 }
 
-fn wish() -> JournalError {
-    JournalError::Damaged("a test's wish".into())
+fn simulated_damage() -> JournalError {
+    JournalError::Damaged("simulated by a test".into())
 }
 
 fn all(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
@@ -232,7 +232,7 @@ fn what_kafka_has_is_removed_from_a_disk_that_came_back() {
     let mut journal = open(&directory);
     let on_disk = journal.append(vec![raised(1), raised(2)]).unwrap();
     all(&mut journal);
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     let kept = journal.append(vec![raised(3), raised(4)]).unwrap();
     assert_ne!(kept[0].id.epoch, on_disk[0].id.epoch);
     journal.remove(&[on_disk[0].id, kept[0].id]).unwrap();
@@ -297,7 +297,7 @@ fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
     };
     fill(&mut journal);
     let before = on_disk(&directory);
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     fill(&mut journal);
     journal.upkeep(&stamp(100)).unwrap();
     assert_eq!(journal.durability(), Durability::OnDisk);

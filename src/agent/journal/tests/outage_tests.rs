@@ -50,7 +50,7 @@ fn an_eviction_that_was_refused_and_reached_the_disk_is_declared() {
         if is_handed_out {
             all(&mut journal);
         }
-        journal.fail_over(&wish()).unwrap();
+        journal.fail_over(&simulated_damage()).unwrap();
         let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB).unwrap();
         fill(&mut disk, &mut BTreeSet::new());
         drop(disk);
@@ -86,7 +86,7 @@ fn a_way_back_that_was_refused_leaves_no_false_alarm() {
     let mut journal = open(&directory);
     let mut accepted = BTreeSet::new();
     fill(&mut journal, &mut accepted);
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     let kept = journal.append((0..2_000).map(update).collect()).unwrap();
     accepted.extend(kept.iter().map(|event| event.id));
     let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB).unwrap();
@@ -103,7 +103,7 @@ fn what_is_given_up_while_its_disk_is_away_is_declared_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let on_disk = journal.append(vec![raised(1), raised(2)]).unwrap();
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     journal.reject(on_disk[0].id, "too large", stamp(1)).unwrap();
     journal.upkeep(&stamp(100)).unwrap();
     accounts_for(&on_disk.iter().map(|event| event.id).collect(), &all(&mut journal));
@@ -186,7 +186,7 @@ fn observers_see_each_declaration_and_the_journal_counts_what_is_lost() {
         reasons.dedup();
         reasons
     };
-    system.tell_own_events();
+    system.notify_own_events();
     assert_eq!(reasons(), [Reason::Damaged]);
 
     let id = system.add_event(raised(1)).unwrap();

@@ -69,7 +69,7 @@ fn a_disk_that_fails_and_a_damaged_one_account_for_rates_too() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let before = journal.append(vec![window(0, 1), raised(0), window(1, 1)]).unwrap();
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     let meanwhile = journal.append(vec![window(2, 1), raised(1)]).unwrap();
     journal.remove(&[before[0].id]).unwrap();
     journal.upkeep(&stamp(100)).unwrap();

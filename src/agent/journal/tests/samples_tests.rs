@@ -54,7 +54,7 @@ fn a_disk_that_fails_meanwhile_forgets_no_samples() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     journal.note_samples(sample(5, 1)).unwrap();
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     journal.note_samples(sample(5, 7)).unwrap();
     journal.upkeep(&stamp(100)).unwrap();
     assert_eq!((journal.durability(), declared(&mut journal)), (Durability::OnDisk, Vec::new()), "they go on");
@@ -64,7 +64,7 @@ fn a_disk_that_fails_meanwhile_forgets_no_samples() {
 
     // They end in order while the disk is away.
     journal.note_samples(sample(6, 1)).unwrap();
-    journal.fail_over(&wish()).unwrap();
+    journal.fail_over(&simulated_damage()).unwrap();
     journal.note_samples(None).unwrap();
     journal.close(&stamp(200)).unwrap();
     drop(journal);

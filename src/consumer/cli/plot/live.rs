@@ -20,7 +20,7 @@ use crate::consumer::cli::common::unavailable;
 use crate::consumer::cli::links::LinkFlags;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
 use crate::consumer::report::histogram::HistogramBins;
-use crate::consumer::{Seen, StandaloneConsumer};
+use crate::consumer::{Fetched, StandaloneConsumer};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 use crate::process::log_throttle::LogThrottle;
@@ -76,7 +76,7 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
     let mut consumer = StandaloneConsumer::new(&settings.connection, topic, &settings.group, settings.decoder())
         .map_err(Failure::config)?;
     let begin = begin(&consumer).map_err(kafka)?;
-    consumer.look_from(&begin).map_err(kafka)?;
+    consumer.assign_from(&begin).map_err(kafka)?;
     let stop = stop_flag().map_err(Failure::failed)?;
     let resized = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGWINCH, Arc::clone(&resized)).map_err(Failure::failed)?;
@@ -87,9 +87,9 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
     let mut drawn_at = clock.monotonic();
     while !stop.load(Ordering::Relaxed) && command.n.is_none_or(|n| view.pictures < n) {
         let seen = consumer.poll(POLL);
-        let is_idle = !matches!(seen, Seen::Record(..));
+        let is_idle = !matches!(seen, Fetched::Record(..));
         match seen {
-            Seen::Record(_, record) => {
+            Fetched::Record(_, record) => {
                 // A deleted key has no payload.
                 match record.payload.as_deref().map(serde_json::from_slice::<PublishedHour>) {
                     Some(Ok(hour)) => is_new |= is_wanted(&command.links, &hour) && hours.add(hour),
@@ -97,12 +97,12 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
                     None => {}
                 }
             }
-            Seen::Trouble(why) => {
+            Fetched::Error(why) => {
                 if let Some(line) = trouble.admit(&why, clock.monotonic()) {
                     log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                 }
             }
-            Seen::End(_) | Seen::Nothing => {}
+            Fetched::End(_) | Fetched::NoMessage => {}
         }
         let is_due = is_idle || clock.monotonic().saturating_sub(drawn_at) >= FRAME;
         if resized.swap(false, Ordering::Relaxed) || is_new && is_due && (view.is_terminal || !hours.hours.is_empty()) {

@@ -12,7 +12,7 @@ use super::when::{TIMES, When};
 use crate::cli::output::{self, OutputFormat};
 use crate::cli::stop_flag;
 use crate::consumer::config::Settings;
-use crate::consumer::{Seen, StandaloneConsumer};
+use crate::consumer::{Fetched, StandaloneConsumer};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 use crate::process::log_throttle::LogThrottle;
@@ -104,7 +104,7 @@ impl Tail {
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
         let begin = self.begin(&standalone).map_err(kafka)?;
         standalone
-            .look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect())
+            .assign_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect())
             .map_err(kafka)?;
         let stop = stop_flag().map_err(Failure::failed)?;
         let out: Box<dyn Write> = match self.raw {
@@ -162,7 +162,7 @@ impl Tail {
         let mut timeout = POLL;
         while left > 0 && !stop.load(Ordering::Relaxed) && !(self.until_end && begin.is_empty()) {
             match standalone.poll(timeout) {
-                Seen::Record(partition, record) => {
+                Fetched::Record(partition, record) => {
                     let end = begin.get(&partition).map(|(_, end)| *end);
                     if self.until_end && end.is_none_or(|end| record.offset >= end) {
                         begin.remove(&partition);
@@ -176,14 +176,14 @@ impl Tail {
                     // The output is flushed once no more messages are waiting.
                     timeout = Duration::ZERO;
                 }
-                Seen::End(partition) => {
+                Fetched::End(partition) => {
                     begin.remove(&partition);
                 }
-                Seen::Nothing => {
+                Fetched::NoMessage => {
                     lines.flush()?;
                     timeout = POLL;
                 }
-                Seen::Trouble(why) => {
+                Fetched::Error(why) => {
                     if let Some(line) = trouble.admit(&why, clock.monotonic()) {
                         log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                     }

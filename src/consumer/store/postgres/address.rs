@@ -32,7 +32,7 @@ impl Address {
         password: Option<SecretFile>,
         schema: Option<&str>,
     ) -> Result<Self, String> {
-        let (rest, ssl) = taken_apart(url)?;
+        let (rest, ssl) = split_tls_parameters(url)?;
         let mut config: Config = rest.parse().map_err(|error| not_understood(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
@@ -41,7 +41,7 @@ impl Address {
         if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err("has two `@`: one in the user or the password is written as %40".to_owned());
         }
-        let tls = PostgresTls::understand(&ssl, &config)?;
+        let tls = PostgresTls::parse(&ssl, &config)?;
         let connect_max = config.get_connect_timeout().copied().unwrap_or(CONNECT_MAX);
         config
             .ssl_mode(match &tls {
@@ -143,7 +143,7 @@ fn not_understood(error: &postgres::Error) -> String {
     }
 }
 
-fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
+fn split_tls_parameters(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -109,7 +109,7 @@ fn room_for_tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) ->
         let grant = migrations::grant(client)?;
         return Ok(Finding::failed(ABOUT, format!("role {role} may not create tables in {schema}: {grant}")));
     }
-    Ok(match migrations::namesake(client, schema_oid)? {
+    Ok(match migrations::conflicting_relation(client, schema_oid)? {
         Some(name) => {
             let there = format!("relation {} already exists", quoted(&name));
             Finding::failed(ABOUT, migrations::of_another_program(schema, &there))
@@ -120,7 +120,7 @@ fn room_for_tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) ->
 
 fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Vec<Finding>, StoreError> {
     let QuotedNames { role, schema, .. } = names;
-    let (taken, ours) = (migrations::taken(client)??, migrations::version());
+    let (taken, ours) = (migrations::applied_version(client)??, migrations::version());
     if taken == 0 {
         return Ok(vec![room_for_tables(client, names, schema_oid)?]);
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::columns::breach_columns;
-use crate::consumer::store::rows::{LastWord, Row};
+use crate::consumer::store::rows::{LatestBreach, Row};
 use crate::consumer::store::tables::{self, Table};
 use crate::message::LinkRates;
 use crate::message::fields::FieldValue;
@@ -65,15 +65,15 @@ pub(super) fn write_links(
     })
 }
 
-pub(super) fn write_breaches(out: &mut impl Write, words: &[LastWord<'_>]) -> io::Result<()> {
-    write_all(out, breach_columns().len(), words, |fields, word| {
-        word.event.visit_all(|field, value| {
+pub(super) fn write_breaches(out: &mut impl Write, breaches: &[LatestBreach<'_>]) -> io::Result<()> {
+    write_all(out, breach_columns().len(), breaches, |fields, latest| {
+        latest.event.visit_all(|field, value| {
             if tables::is_of_breach_state(field) {
                 fields.maybe(value, |fields, value| fields.value(&value));
             }
         });
-        fields.text(word.state());
-        fields.bytes(&word.counted_bytes.to_be_bytes());
+        fields.text(latest.state());
+        fields.bytes(&latest.counted_bytes.to_be_bytes());
     })
 }
 

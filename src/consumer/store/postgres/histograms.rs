@@ -11,7 +11,7 @@ use super::address::Address;
 use super::maintenance::end_lock_holder;
 use super::{migrations, pooler, session};
 use crate::consumer::store::histograms::{
-    self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
+    self, AgentHour, DeriveCursor, DeriveTransaction, HourNote, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
     StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
 };
 use crate::consumer::store::retention::Retained;
@@ -22,9 +22,9 @@ pub(in crate::consumer::store) struct PostgresHistograms {
     application: String,
     options: StoreOptions,
     client: Option<Client>,
-    is_leader: bool,
+    holds_lock: bool,
     unpooled: bool,
-    place: DerivePlace,
+    cursor: DeriveCursor,
 }
 
 const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
@@ -32,7 +32,8 @@ const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
 /// Silence after which the deriving session is taken for dead: it asks every second, and while it publishes twice a minute.
 const SILENT_MAX: &str = "90 seconds";
 
-/// Windows begin and end within two hours of theirs. Each hour is looked up by the key, whatever the planner estimates.
+/// Windows that began in each hour; they end within two hours of its start. `OFFSET 0` makes the planner look up each hour by the
+/// key.
 const WINDOWS: &str = "
     SELECT w.number, r.interface, r.direction, r.bytes, r.packets, r.errors, r.drops, r.measured_s, r.unmeasured_s, r.min_bps,
            r.max_bps, r.has_histogram, r.histogram
@@ -61,9 +62,9 @@ impl PostgresHistograms {
             application,
             options,
             client: None,
-            is_leader: false,
+            holds_lock: false,
             unpooled: false,
-            place: DerivePlace::default(),
+            cursor: DeriveCursor::default(),
         }
     }
 
@@ -71,7 +72,7 @@ impl PostgresHistograms {
         let mut client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
             _ => {
-                self.is_leader = false;
+                self.holds_lock = false;
                 if !self.unpooled {
                     pooler::refuse(&self.address, &self.application)?;
                     self.unpooled = true;
@@ -86,19 +87,19 @@ impl PostgresHistograms {
         result
     }
 
-    fn lead<T>(
+    fn with_lock<T>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         self.with(|this, client| {
-            if !this.is_leader {
+            if !this.holds_lock {
                 // Only the store migrates; this waits for it.
-                if migrations::taken(client)?? < migrations::version() {
+                if migrations::applied_version(client)?? < migrations::version() {
                     return Ok(None);
                 }
-                this.is_leader = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?.get(0);
+                this.holds_lock = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?.get(0);
             }
-            if !this.is_leader {
+            if !this.holds_lock {
                 end_lock_holder(client, LOCK, SILENT_MAX)?;
                 return Ok(None);
             }
@@ -109,10 +110,10 @@ impl PostgresHistograms {
 
 impl HistogramStore for PostgresHistograms {
     fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError> {
-        let derived = self.lead(|this, client| {
+        let derived = self.with_lock(|this, client| {
             let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = PostgresDerivation(client.transaction()?);
-            histograms::derive(transaction, &mut this.place, (now, kept_from), this.options.publishes)
+            histograms::derive(transaction, &mut this.cursor, (now, kept_from), this.options.publishes)
         });
         Ok(derived?.unwrap_or_default())
     }
@@ -124,7 +125,7 @@ impl HistogramStore for PostgresHistograms {
              WHERE h.span = 'hour' AND (u.agent, u.interface, u.direction, u.starts_at) > ($1, $2, $3, $4)
              ORDER BY agent, interface, direction, starts_at LIMIT $5"
         );
-        let hours = self.lead(|_, client| {
+        let hours = self.with_lock(|_, client| {
             let text = |part: fn(&TrafficSeries) -> &str| after.map_or("", |key| part(&key.series));
             let starts_at = after.map_or(DateTime::UNIX_EPOCH, |key| key.starts_at);
             let parameters: [&(dyn ToSql + Sync); 5] = [
@@ -194,7 +195,7 @@ impl PostgresDerivation<'_> {
 }
 
 impl DeriveTransaction for PostgresDerivation<'_> {
-    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
+    fn notes(&mut self, after: Option<&AgentHour>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
         let notes = "SELECT id, agent, starts_at FROM touched_hours WHERE (agent, starts_at) > ($1, $2)
                      ORDER BY agent, starts_at, id LIMIT $3";
         let agent = after.map_or("", |(agent, _)| agent);
@@ -205,7 +206,7 @@ impl DeriveTransaction for PostgresDerivation<'_> {
 
     fn windows(
         &mut self,
-        hours: &[HourOfAgent],
+        hours: &[AgentHour],
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError> {
         let (agents, starts) = (column(hours, |(agent, _)| agent.as_str()), column(hours, |(_, starts_at)| *starts_at));

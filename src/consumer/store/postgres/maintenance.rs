@@ -15,7 +15,7 @@ use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
 use crate::process::clock::{Clock as _, SystemClock};
-use crate::process::failpoints::instead;
+use crate::process::failpoints;
 
 pub(in crate::consumer::store) struct PostgresMaintenance {
     address: Address,
@@ -81,7 +81,7 @@ enum MaintenanceEnd {
 impl From<Error> for MaintenanceEnd {
     fn from(error: Error) -> Self {
         match class(&error) {
-            Class::Locked | Class::Collision => Self::Unfinished("a table is in use".to_owned()),
+            Class::Locked | Class::ConcurrentWrite => Self::Unfinished("a table is in use".to_owned()),
             _ => Self::Error(error.into()),
         }
     }
@@ -112,7 +112,7 @@ impl Maintenance for PostgresMaintenance {
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
         self.progress.count_answer();
-        if migrations::taken(&mut client)?? < migrations::version() {
+        if migrations::applied_version(&mut client)?? < migrations::version() {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {
@@ -120,7 +120,7 @@ impl Maintenance for PostgresMaintenance {
             maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
             return Ok(maintained);
         }
-        if let Some(seconds) = instead("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
+        if let Some(seconds) = failpoints::value("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
             client.batch_execute("SET statement_timeout = 0")?;
             client.execute("SELECT pg_sleep($1)", &[&seconds])?;
             client.batch_execute(SETTINGS)?;
@@ -283,7 +283,7 @@ impl Round<'_> {
     }
 }
 
-/// Returns the note of a partition; one without gets the time of its newest row, read once.
+/// Returns when a partition's newest row was stored, by its note; a missing note is created from the rows.
 fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
     transaction.execute(
         &format!(

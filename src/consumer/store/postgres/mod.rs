@@ -22,12 +22,13 @@ use postgres::types::ToSql;
 use postgres::{Client, Error, Row as SqlRow, ToStatement};
 
 use self::session::PostgresSession;
-use self::transaction::positions;
+use self::transaction::dead_letter_columns;
 use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
-/// Bounds of waits, none of which ends a COPY: see [`end_checkpoint_holders`]. The role's own could end large batches or idle sessions.
+/// Time-outs; none ends a COPY: see [`end_checkpoint_holders`]. They override the role's, which could end large batches or idle
+/// sessions.
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -190,7 +191,7 @@ impl Store for Postgres {
         _now: DateTime<Utc>,
     ) -> Result<u64, StoreError> {
         self.with(|session| {
-            let (partitions, generations, offsets) = positions(letters);
+            let (partitions, generations, offsets) = dead_letter_columns(letters);
             let parameters: [&(dyn ToSql + Sync); 6] =
                 [&topic.cluster, &topic.name, &partitions, &generations, &offsets, &reason];
             Ok(session.client.execute(statements::DROP_DEAD_LETTERS, &parameters)?)
@@ -237,7 +238,7 @@ fn end_checkpoint_holders(client: &mut Client, topic: &TopicId, partitions: &[i3
     for row in &ended {
         let (pid, application): (i32, &str) = (row.get(0), row.get(1));
         log::warn!(
-            "PostgreSQL: ended session {pid} ({application}), which had locked a partition in kafka_offsets for over \
+            "PostgreSQL: terminated session {pid} ({application}), which had held a lock on a partition in kafka_offsets for over \
          {HELD_MAX}"
         );
     }

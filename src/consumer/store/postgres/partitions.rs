@@ -9,7 +9,7 @@ use postgres::{Client, Error, Transaction};
 
 use super::quoted;
 use super::sqlstate::{Class, class};
-use crate::consumer::store::apply::Unplaceable;
+use crate::consumer::store::apply::UnpartitionedRow;
 use crate::consumer::store::query::Locks;
 use crate::consumer::store::retention::Retained;
 use crate::consumer::store::rows::Row;
@@ -65,7 +65,7 @@ impl Partitions {
         &mut self,
         client: &mut Client,
         rows: &[Row<'_>],
-    ) -> Result<Vec<Unplaceable>, StoreError> {
+    ) -> Result<Vec<UnpartitionedRow>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partition: &Partition| {
             let noted = self.noted.get(&partition.name);
@@ -89,7 +89,7 @@ impl Partitions {
         let mut missing = Vec::new();
         for (row, table, time) in places(rows) {
             if self.find(table, time).is_none() && !self.create(&mut transaction, table, time)? {
-                missing.push(unplaceable(row));
+                missing.push(unpartitioned(row));
             }
         }
         let touched = places(rows).filter_map(|(_, table, time)| self.find(table, time));
@@ -191,7 +191,7 @@ pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     Ok(Locks { table: names[usize::try_from(number(2)).unwrap_or(0)], partitions: number(1), room: number(0) })
 }
 
-fn unplaceable(row: &Row<'_>) -> Unplaceable {
+fn unpartitioned(row: &Row<'_>) -> UnpartitionedRow {
     let Row { event, record, partition, .. } = row;
     let error = format!(
         "no partition for {}: {OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} \
@@ -199,10 +199,10 @@ fn unplaceable(row: &Row<'_>) -> Unplaceable {
         event.stamp.observed_at.date_naive(),
         event.stamp.agent
     );
-    Unplaceable { partition: *partition, offset: record.offset, error }
+    UnpartitionedRow { partition: *partition, offset: record.offset, error }
 }
 
-fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
+fn warn_of_clocks(rows: &[Row<'_>], missing: &[UnpartitionedRow]) {
     let mut agents: Vec<&str> = missing
         .iter()
         .filter_map(|missing| {

@@ -20,7 +20,7 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// Bounds of a snapshot, which holds up vacuum, but no `transaction_timeout`: a terminal may take longer to read it.
+/// OffsetRanges of a snapshot, which holds up vacuum, but no `transaction_timeout`: a terminal may take longer to read it.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
@@ -84,7 +84,7 @@ impl PostgresReader {
         let text = super::sqlstate::text(&error);
         let said = format!("PostgreSQL: {text}");
         match code.as_str() {
-            "42501" => match self.reading(client, |transaction| Ok(Whereabouts::find(transaction)?)) {
+            "42501" => match self.reading(client, |transaction| Ok(SchemaLookup::find(transaction)?)) {
                 Ok(found) => StoreError::Misconfigured(format!("{said}: as the owner: {}", found.grants())),
                 Err(_) => error.into(),
             },
@@ -102,29 +102,29 @@ impl PostgresReader {
 
     fn check(&self, transaction: &mut Transaction<'_>) -> Result<(), ReadError> {
         let wrong = |why: String| Err(StoreError::Misconfigured(format!("{} {why}", self.address)).into());
-        let found = Whereabouts::find(transaction)?;
+        let found = SchemaLookup::find(transaction)?;
         match &found {
-            Whereabouts { here: true, .. } => {}
-            Whereabouts { schema: Some(schema), usable: false, role, .. } => {
+            SchemaLookup { here: true, .. } => {}
+            SchemaLookup { schema: Some(schema), usable: false, role, .. } => {
                 let grants = found.grants();
                 return wrong(format!(
                     "has the tables in schema {schema}, which role {role} may not use: as the owner: {grants}"
                 ));
             }
-            Whereabouts { schema: Some(schema), .. } => {
+            SchemaLookup { schema: Some(schema), .. } => {
                 return wrong(format!(
                     "has the tables in schema {schema}: set store.schema = \"{}\"",
                     schema.trim_matches('"')
                 ));
             }
-            Whereabouts { schema: None, .. } => {
+            SchemaLookup { schema: None, .. } => {
                 return wrong(
                     "has none of this program's tables; `highwater-consumer run` creates what is missing".to_owned(),
                 );
             }
         }
         // Answers from tables of another version could be wrong without a sign of it.
-        if migrations::taken(transaction)?? < migrations::version() {
+        if migrations::applied_version(transaction)?? < migrations::version() {
             return wrong(
                 "has the tables of an older version; `highwater-consumer run` creates what is missing".to_owned(),
             );
@@ -177,14 +177,14 @@ enum ReadError {
     Store(#[from] StoreError),
 }
 
-struct Whereabouts {
+struct SchemaLookup {
     here: bool,
     role: String,
     schema: Option<String>,
     usable: bool,
 }
 
-impl Whereabouts {
+impl SchemaLookup {
     fn find(transaction: &mut Transaction<'_>) -> Result<Self, postgres::Error> {
         let sql = format!(
             "

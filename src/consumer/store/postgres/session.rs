@@ -23,8 +23,9 @@ pub(super) struct PostgresSession {
 /// Major versions that the tests run on.
 const SUPPORTED: RangeInclusive<i32> = 13..=18;
 
-/// Frees a session that a pooler without `server_reset_query` hands over: prepared statements have the same names in each process.
-const LEAVE_BEHIND: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
+/// Clears what another client left in a session of a pooler without `server_reset_query`: each process uses the same statement
+/// names.
+const RESET_SESSION: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
 
 impl PostgresSession {
     pub(super) fn open(
@@ -88,7 +89,7 @@ impl Support {
 
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
-    client.batch_execute(LEAVE_BEHIND)?;
+    client.batch_execute(RESET_SESSION)?;
     client.batch_execute(SETTINGS)?;
     let row = client.query_one(
         "SELECT current_setting('server_encoding'), quote_ident(current_database()), quote_ident(current_user),

@@ -13,9 +13,9 @@ use crate::process::exit::chain;
 pub(super) enum Class {
     /// Never the fault of a row.
     Unavailable,
-    /// Passes by itself, unless it is the fault of a row.
-    Passing,
-    Collision,
+    /// Transient, unless a single row causes it.
+    Transient,
+    ConcurrentWrite,
     /// Needs an operator, unless it is the fault of a row: a trigger may raise anything.
     Misconfigured,
     Rejected,
@@ -29,14 +29,14 @@ pub(super) fn class(error: &Error) -> Class {
     let code = db.code().code();
     match (code, &code[..2]) {
         // Functions may raise the codes of locks and serialization failures, without a lock to wait for.
-        ("55P03", _) | (_, "40") if is_raised(db) => Class::Passing,
+        ("55P03", _) | (_, "40") if is_raised(db) => Class::Transient,
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
         // CHECKs have the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
-        (_, "40") => Class::Collision,
+        (_, "40") => Class::ConcurrentWrite,
         // Connections, resources, an operator's intervention, the operating system, a standby.
-        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Passing,
+        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Transient,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
     }
@@ -148,11 +148,11 @@ impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match class(&error) {
             _ if ends_the_session(&error) => Self::Store(error.into()),
-            Class::Collision => Self::Again(error.into()),
+            Class::ConcurrentWrite => Self::ConcurrentWrite(error.into()),
             Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
-            class @ (Class::Rejected | Class::Misconfigured | Class::Passing) => {
-                let passing = class == Class::Passing;
+            class @ (Class::Rejected | Class::Misconfigured | Class::Transient) => {
+                let passing = class == Class::Transient;
                 Self::Rejected { at: None, error: text(&error), otherwise: error.into(), passing }
             }
             Class::Unavailable | Class::Locked => Self::Store(error.into()),

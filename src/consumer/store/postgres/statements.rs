@@ -5,11 +5,11 @@ use postgres::{Client, Statement};
 use super::columns::breach_columns;
 use crate::consumer::store::tables::{PARTITIONED, TABLES, Table};
 use crate::message::fields::{AGENT, BREACH_ID};
-use crate::process::failpoints::{self, unless_out};
+use crate::process::failpoints::{self, unless_disabled};
 
 /// Statements by table: `of_tables` in the order of [`TABLES`], `copies` in that of [`PARTITIONED`].
 pub(super) struct Statements {
-    of_tables: Vec<OfTable>,
+    of_tables: Vec<TableStatements>,
     copies: Vec<String>,
     pub(super) lock_checkpoints: Statement,
     pub(super) known_ranges: Lookup,
@@ -35,13 +35,13 @@ pub(super) struct Statements {
     pub(super) read_back: Statement,
 }
 
-pub(super) struct OfTable {
+pub(super) struct TableStatements {
     pub(super) existing: Statement,
     pub(super) other_times: Statement,
 }
 
 impl Statements {
-    pub(super) fn of(&self, table: Table) -> &OfTable {
+    pub(super) fn of(&self, table: Table) -> &TableStatements {
         &self.of_tables[table as usize]
     }
 
@@ -52,8 +52,8 @@ impl Statements {
     pub(super) fn prepare(client: &mut Client) -> Result<Self, postgres::Error> {
         Ok(Self {
             copies: PARTITIONED.into_iter().map(super::copy::statement).collect(),
-            of_tables: TABLES.iter().map(|table| OfTable::prepare(client, *table)).collect::<Result<_, _>>()?,
-            lock_checkpoints: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
+            of_tables: TABLES.iter().map(|table| TableStatements::prepare(client, *table)).collect::<Result<_, _>>()?,
+            lock_checkpoints: client.prepare(&unless_disabled("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
             known_ranges: Lookup::prepare(client, KNOWN_RANGES, "FOR UPDATE OF s")?,
             drop_ranges: client.prepare(DROP_RANGES)?,
             change_ranges: client.prepare(CHANGE_RANGES)?,
@@ -73,7 +73,7 @@ impl Statements {
             put_dead_letters: client.prepare(PUT_DEAD_LETTERS)?,
             lock_dead_letters: client.prepare(LOCK_DEAD_LETTERS)?,
             delete_dead_letters: client.prepare(DELETE_DEAD_LETTERS)?,
-            advance: client.prepare(&unless_out("guard-3", " AND o.next_offset = n.old", ADVANCE))?,
+            advance: client.prepare(&unless_disabled("guard-3", " AND o.next_offset = n.old", ADVANCE))?,
             read_back: client.prepare(READ_BACK)?,
         })
     }
@@ -95,7 +95,7 @@ impl Lookup {
     }
 }
 
-impl OfTable {
+impl TableStatements {
     fn prepare(client: &mut Client, table: Table) -> Result<Self, postgres::Error> {
         let name = table.name();
         let wanted = "unnest($1::text[], $2::timestamptz[], $3::text[], $4::bigint[]) WITH ORDINALITY
@@ -128,7 +128,7 @@ const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges do not overlap: none before the last one that begins below is met. A lock would cost a write for each.
+/// Ranges do not overlap: the search starts at the last one that begins below. Without a lock, which would write to each row.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.counted, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)

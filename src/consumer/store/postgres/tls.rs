@@ -39,7 +39,7 @@ pub(super) enum Verify {
 }
 
 impl PostgresTls {
-    pub(super) fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
+    pub(super) fn parse(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
         let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let (system, root) = match word("sslrootcert") {
             Some("system") => (true, None),

@@ -12,10 +12,10 @@ use super::statements::Statements;
 use super::{PostgresSession, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::agents::{AgentChange, KnownAgent};
-use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
+use crate::consumer::store::apply::{self, AttemptError, UnpartitionedRow};
 use crate::consumer::store::rows::{
-    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
-    RangeChanges, Rank, Row, SeriesRanges,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, OffsetRanges,
+    RangeChanges, Rank, Row, SeriesRanges, TouchedHour,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -41,7 +41,7 @@ impl apply::Session for PostgresSession {
         Ok(PostgresTransaction { inner: self.client.transaction()?, sql: &self.sql, locking, desynced: &self.desynced })
     }
 
-    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError> {
         self.partitions.create_missing(&mut self.client, rows)
     }
 
@@ -53,7 +53,7 @@ impl apply::Session for PostgresSession {
         super::end_checkpoint_holders(&mut self.client, topic, partitions).unwrap_or_else(Into::into)
     }
 
-    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {
+    fn read_back(&mut self, topic: &TopicId, bounds: &OffsetRanges) -> Result<bool, AttemptError> {
         let partitions: Vec<i32> = bounds.keys().copied().collect();
         let rows = self.client.query(&self.sql.read_back, &[&topic.cluster, &topic.name, &partitions])?;
         let next: BTreeMap<i32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -114,7 +114,9 @@ fn expect_all(what: &str, expected: usize, written: u64) -> Result<(), AttemptEr
     if written == expected as u64 {
         return Ok(());
     }
-    Err(AttemptError::Again(StoreError::Unavailable(format!("PostgreSQL: another consumer wrote the same {what}"))))
+    Err(AttemptError::ConcurrentWrite(StoreError::Unavailable(format!(
+        "PostgreSQL: another consumer wrote the same {what}"
+    ))))
 }
 
 impl apply::Transaction for PostgresTransaction<'_> {
@@ -125,7 +127,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError> {
         let found = self.inner.query(&self.sql.lock_checkpoints, &[&topic.cluster, &topic.name, &partitions]).map_err(
             |error| match sqlstate::class(&error) {
-                Class::Locked => AttemptError::Held,
+                Class::Locked => AttemptError::CheckpointLocked,
                 _ => error.into(),
             },
         )?;
@@ -176,7 +178,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         if !table.is_by_link() {
             let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
             return copy_in(&mut self.inner, statement, write, self.desynced)
-                .map_err(|error| of_line(error, |line| Some(rows.get(line)?.place())));
+                .map_err(|error| of_line(error, |line| Some(rows.get(line)?.kafka_position())));
         }
         let links = rows::links(table, rows);
         if links.is_empty() {
@@ -184,7 +186,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         }
         let write = |out: &mut CopyInWriter<'_>| copy::write_links(out, table, &topic.name, &links);
         copy_in(&mut self.inner, statement, write, self.desynced)
-            .map_err(|error| of_line(error, |line| Some(links.get(line)?.0.place())))
+            .map_err(|error| of_line(error, |line| Some(links.get(line)?.0.kafka_position())))
     }
 
     fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {
@@ -229,9 +231,9 @@ impl apply::Transaction for PostgresTransaction<'_> {
 
     fn known_breaches<'a>(
         &mut self,
-        words: &LastWords<'a>,
+        breaches: &LatestBreaches<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
-        let asked = words.iter().filter(|(_, word)| self.locking || !word.is_new);
+        let asked = breaches.iter().filter(|(_, latest)| self.locking || !latest.is_new);
         let breaches: Vec<BreachKey<'a>> = asked.map(|(key, _)| *key).collect();
         let (agents, ids) = (column(&breaches, |(agent, _)| *agent), column(&breaches, |(_, id)| *id));
         let mut known = HashMap::new();
@@ -255,22 +257,22 @@ impl apply::Transaction for PostgresTransaction<'_> {
             copy_in(&mut self.inner, &self.sql.copy_breaches, write, self.desynced).map_err(|error| {
                 match error.into() {
                     // Another consumer has written it since, or it was wrongly taken for new.
-                    AttemptError::Duplicate(error) => AttemptError::Again(error),
+                    AttemptError::Duplicate(error) => AttemptError::ConcurrentWrite(error),
                     other => other,
                 }
             })?;
         }
         for changed in changes.changed.chunks(CHANGED_AT_ONCE) {
-            let (words, known): (Vec<LastWord<'_>>, Vec<KnownBreach>) = changed.iter().copied().unzip();
-            let there = change_breaches(&mut self.inner, &self.sql.change_breaches, &words, &known)?;
-            expect_all("breaches", words.len(), there)?;
+            let (breaches, known): (Vec<LatestBreach<'_>>, Vec<KnownBreach>) = changed.iter().copied().unzip();
+            let there = change_breaches(&mut self.inner, &self.sql.change_breaches, &breaches, &known)?;
+            expect_all("breaches", breaches.len(), there)?;
         }
         if !changes.counted.is_empty() {
             let parameters: [&(dyn ToSql + Sync); 4] = [
-                &column(&changes.counted, |(word, _)| word.event.stamp.agent.as_str()),
-                &column(&changes.counted, |(word, _)| word.breach.breach_id.as_str()),
+                &column(&changes.counted, |(latest, _)| latest.event.stamp.agent.as_str()),
+                &column(&changes.counted, |(latest, _)| latest.breach.breach_id.as_str()),
                 &column(&changes.counted, |(_, known)| known.counted_bytes),
-                &column(&changes.counted, |(word, _)| word.counted_bytes),
+                &column(&changes.counted, |(latest, _)| latest.counted_bytes),
             ];
             let there = self.inner.execute(&self.sql.count_breaches, &parameters)?;
             expect_all("breaches", changes.counted.len(), there)?;
@@ -278,7 +280,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         self.add_totals(&changes.totals)
     }
 
-    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
+    fn put_losses(&mut self, losses: &[LossRow<'_>]) -> Result<(), AttemptError> {
         let parameters: [&(dyn ToSql + Sync); 9] = [
             &column(losses, |lost| lost.event.stamp.agent.as_str()),
             &column(losses, |lost| lost.epoch.to_string()),
@@ -294,7 +296,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         Ok(())
     }
 
-    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError> {
+    fn put_touched_hours(&mut self, hours: &[TouchedHour<'_>]) -> Result<(), AttemptError> {
         let (agents, starts) = (column(hours, |(agent, _)| *agent), column(hours, |(_, starts_at)| *starts_at));
         self.inner.execute(&self.sql.put_touched_hours, &[&agents, &starts])?;
         Ok(())
@@ -386,14 +388,14 @@ impl apply::Transaction for PostgresTransaction<'_> {
         topic: &TopicId,
         letters: &[(i32, i32, i64)],
     ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
-        let (partitions, generations, offsets) = positions(letters);
+        let (partitions, generations, offsets) = dead_letter_columns(letters);
         let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         let there = self.inner.query(&self.sql.lock_dead_letters, &parameters)?;
         Ok(there.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     }
 
     fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
-        let (partitions, generations, offsets) = positions(letters);
+        let (partitions, generations, offsets) = dead_letter_columns(letters);
         let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         self.inner.execute(&self.sql.delete_dead_letters, &parameters)?;
         Ok(())
@@ -404,7 +406,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 }
 
-pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
+pub(super) fn dead_letter_columns(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
     let partitions = column(letters, |(partition, ..)| *partition);
     let generations = column(letters, |(_, generation, _)| *generation);
     (partitions, generations, column(letters, |(.., offset)| *offset))
@@ -424,20 +426,20 @@ fn copy_in(
     {
         return Err(*sql);
     }
-    failpoints::pass("copying");
+    failpoints::hit("copying");
     writer.finish().map(drop)
 }
 
 fn change_breaches(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,
-    words: &[LastWord<'_>],
+    breaches: &[LatestBreach<'_>],
     known: &[KnownBreach],
 ) -> Result<u64, postgres::Error> {
     let mut columns: Vec<ColumnArray<'_>> = tables::breach_state_fields().map(ColumnArray::of).collect();
-    for word in words {
+    for latest in breaches {
         let mut next = columns.iter_mut();
-        word.event.visit_all(|field, value| {
+        latest.event.visit_all(|field, value| {
             if tables::is_of_breach_state(field)
                 && let Some(column) = next.next()
             {
@@ -445,8 +447,8 @@ fn change_breaches(
             }
         });
     }
-    let states = column(words, LastWord::state);
-    let counted_bytes = column(words, |word| word.counted_bytes);
+    let states = column(breaches, LatestBreach::state);
+    let counted_bytes = column(breaches, |latest| latest.counted_bytes);
     let mut new: Vec<&(dyn ToSql + Sync)> = columns.iter().map(ColumnArray::parameter).collect();
     new.push(&states);
     new.push(&counted_bytes);

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Row, Transa
 use super::transaction::time;
 use super::{open_existing, text};
 use crate::consumer::store::histograms::{
-    self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
+    self, AgentHour, DeriveCursor, DeriveTransaction, HourNote, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
     StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
 };
 use crate::consumer::store::retention::Retained;
@@ -19,7 +19,7 @@ pub(in crate::consumer::store) struct SqliteHistograms {
     path: PathBuf,
     options: StoreOptions,
     connection: Option<Connection>,
-    place: DerivePlace,
+    cursor: DeriveCursor,
 }
 
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -28,7 +28,7 @@ const ONE: &str = "agent = ?1 AND interface = ?2 AND direction = ?3 AND span = ?
 
 impl SqliteHistograms {
     pub(in crate::consumer::store) fn new(path: &Path, options: &StoreOptions) -> Self {
-        Self { path: path.to_owned(), options: options.clone(), connection: None, place: DerivePlace::default() }
+        Self { path: path.to_owned(), options: options.clone(), connection: None, cursor: DeriveCursor::default() }
     }
 
     /// Runs `work` if the file has the tables; ends without an error while another program writes.
@@ -64,7 +64,7 @@ impl HistogramStore for SqliteHistograms {
             };
             let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = SqliteDerivation { inner, now: text(now) };
-            histograms::derive(transaction, &mut this.place, (now, kept_from), this.options.publishes)
+            histograms::derive(transaction, &mut this.cursor, (now, kept_from), this.options.publishes)
         })
     }
 
@@ -128,7 +128,7 @@ struct SqliteDerivation<'s> {
 }
 
 impl DeriveTransaction for SqliteDerivation<'_> {
-    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
+    fn notes(&mut self, after: Option<&AgentHour>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
         let mut statement = self.inner.prepare(
             "SELECT id, agent, starts_at FROM touched_hours WHERE (agent, starts_at) > (?1, ?2)
              ORDER BY agent, starts_at, id LIMIT ?3",
@@ -143,7 +143,7 @@ impl DeriveTransaction for SqliteDerivation<'_> {
 
     fn windows(
         &mut self,
-        hours: &[HourOfAgent],
+        hours: &[AgentHour],
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError> {
         let mut statement = self.inner.prepare(

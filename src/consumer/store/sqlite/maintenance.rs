@@ -28,7 +28,7 @@ const GAPS: usize = 1_000;
 /// Expired rows of messages. Rows of a wrong clock, observed after 2100, expire by the time of storing alone, as in PostgreSQL.
 const ROWS: &str = "(observed_at < $1 OR observed_at >= '2100') AND stored_at < $1";
 
-/// Ranges with a gap noticed before `$1`, and the range before it, to merge; the last first: each is extended by the one after it.
+/// Ranges after a gap noticed before `?1`, with the start of the range to merge each into. Last first, so that merges accumulate.
 const CLOSED: &str = "
     SELECT agent, epoch, first_seq, before FROM (
         SELECT agent, epoch, first_seq, first_stored_at,

@@ -92,31 +92,31 @@ impl Sqlite {
 }
 
 /// Returns the number of migrations that the file has, 0 for a file of another program. Refuses a file of a newer version.
-fn taken(connection: &Connection) -> Result<usize, StoreError> {
+fn applied_version(connection: &Connection) -> Result<usize, StoreError> {
     let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let (id, version) = (pragma("application_id")?, pragma("user_version")?);
     match usize::try_from(version) {
-        Ok(taken) if id == APPLICATION_ID && taken > MIGRATIONS.len() => Err(StoreError::Incompatible(format!(
+        Ok(applied) if id == APPLICATION_ID && applied > MIGRATIONS.len() => Err(StoreError::Incompatible(format!(
             "{} has the tables of a newer version of this program (version {version}; this one, {}, knows {}): install that \
              version; to go back, restore a backup from before its first start",
             connection.path().unwrap_or_default(),
             env!("CARGO_PKG_VERSION"),
             MIGRATIONS.len()
         ))),
-        Ok(taken) if id == APPLICATION_ID => Ok(taken),
+        Ok(applied) if id == APPLICATION_ID => Ok(applied),
         _ => Ok(0),
     }
 }
 
 fn taken_of_ours(connection: &Connection) -> Result<usize, StoreError> {
-    let taken = taken(connection)?;
+    let applied = applied_version(connection)?;
     let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table')";
-    if taken == 0 && connection.query_row(has_tables, [], |row| row.get(0))? {
+    if applied == 0 && connection.query_row(has_tables, [], |row| row.get(0))? {
         return Err(StoreError::Misconfigured(
             "has tables of another program; name another file in store.url, which is then created".to_owned(),
         ));
     }
-    Ok(taken)
+    Ok(applied)
 }
 
 /// Opens the file for work beside the store's; `None` before the store has made it.
@@ -126,7 +126,7 @@ fn open_existing(path: &Path, busy: Duration) -> Result<Option<Connection>, Stor
     }
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(busy)?;
-    Ok((taken(&connection)? >= MIGRATIONS.len()).then_some(connection))
+    Ok((applied_version(&connection)? >= MIGRATIONS.len()).then_some(connection))
 }
 
 fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result<Connection, StoreError> {
@@ -146,8 +146,8 @@ fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result
 /// Brings tables and settings up to date in one transaction. Its commit counts as a part of the last migration.
 fn migrate(connection: &mut Connection, silent_after: Duration, progress: &StoreProgress) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let taken = taken_of_ours(&transaction)?;
-    for (number, step) in (1..).zip(MIGRATIONS).skip(taken) {
+    let applied = taken_of_ours(&transaction)?;
+    for (number, step) in (1..).zip(MIGRATIONS).skip(applied) {
         progress.set_migration(Some(format!("v{number}")));
         std::thread::sleep(failpoints::duration("migration-s", Duration::ZERO));
         transaction.execute_batch(step)?;

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
-use super::{BUSY, MIGRATIONS, taken, text};
+use super::{BUSY, MIGRATIONS, applied_version, text};
 use crate::cli::output::Value;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
@@ -38,9 +38,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
-    let taken = taken(&connection)?;
-    if taken < MIGRATIONS.len() {
-        let why = if taken == 0 { "is not a database of this program" } else { "has the tables of an older version" };
+    let applied = applied_version(&connection)?;
+    if applied < MIGRATIONS.len() {
+        let why = if applied == 0 { "is not a database of this program" } else { "has the tables of an older version" };
         return Err(StoreError::Misconfigured(format!(
             "{shown} {why}; `highwater-consumer run` creates what is missing"
         )));

@@ -13,10 +13,10 @@ use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::agents::{AgentChange, KnownAgent};
-use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
+use crate::consumer::store::apply::{self, AttemptError, UnpartitionedRow};
 use crate::consumer::store::rows::{
-    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
-    RangeChanges, Rank, Row, SeriesRanges,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, OffsetRanges,
+    RangeChanges, Rank, Row, SeriesRanges, TouchedHour,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -56,7 +56,7 @@ impl apply::Session for SqliteSession {
         Ok(SqliteTransaction { inner, now: text(now) })
     }
 
-    fn create_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+    fn create_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError> {
         Ok(Vec::new())
     }
 
@@ -66,7 +66,7 @@ impl apply::Session for SqliteSession {
         StoreError::Unavailable("SQLite: another program writes".to_owned())
     }
 
-    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {
+    fn read_back(&mut self, topic: &TopicId, bounds: &OffsetRanges) -> Result<bool, AttemptError> {
         let mut next = self.0.prepare(
             "SELECT next_offset FROM kafka_offsets WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3",
         )?;
@@ -146,13 +146,13 @@ impl apply::Transaction for SqliteTransaction<'_> {
         if table.is_by_link() {
             for (row, link) in rows::links(table, rows) {
                 let inserted = insert_link(&mut statement, table, &topic.name, (row, link), &self.now);
-                inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
+                inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.kafka_position())))?;
             }
             return Ok(());
         }
         for row in rows {
             let inserted = insert_row(&mut statement, table, &topic.name, row, &self.now);
-            inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
+            inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.kafka_position())))?;
         }
         Ok(())
     }
@@ -191,14 +191,14 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn known_breaches<'a>(
         &mut self,
-        words: &LastWords<'a>,
+        breaches: &LatestBreaches<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
         let mut statement = self.inner.prepare(
             "SELECT state = 'cleared', duration_ms, epoch, seq, observed_at, counted_bytes FROM breach_state
              WHERE agent = ?1 AND breach_id = ?2",
         )?;
         let mut known = HashMap::new();
-        for (agent, id) in words.keys() {
+        for (agent, id) in breaches.keys() {
             let found = statement.query_row(params![agent, id], |row| {
                 let rank = Rank {
                     cleared: row.get(0)?,
@@ -216,12 +216,12 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
         let mut put = self.inner.prepare(&put_breach_statement())?;
-        for word in changes.new.iter().chain(changes.changed.iter().map(|(word, _)| word)) {
-            put_breach(&mut put, word, &self.now)?;
+        for latest in changes.new.iter().chain(changes.changed.iter().map(|(latest, _)| latest)) {
+            put_breach(&mut put, latest, &self.now)?;
         }
         let mut count =
             self.inner.prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
-        for (LastWord { event, breach, counted_bytes, .. }, _) in &changes.counted {
+        for (LatestBreach { event, breach, counted_bytes, .. }, _) in &changes.counted {
             count.execute(params![event.stamp.agent.as_str(), breach.breach_id.as_str(), counted_bytes])?;
         }
         let mut add = self.inner.prepare(ADD_TOTAL)?;
@@ -232,12 +232,12 @@ impl apply::Transaction for SqliteTransaction<'_> {
         Ok(())
     }
 
-    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
+    fn put_losses(&mut self, losses: &[LossRow<'_>]) -> Result<(), AttemptError> {
         let mut put = self.inner.prepare(
             "INSERT INTO losses (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at, stored_at, reason, detail)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
         )?;
-        for Lost { event, epoch, first, last, reason, detail } in losses {
+        for LossRow { event, epoch, first, last, reason, detail } in losses {
             let Event { id, stamp, .. } = event;
             let (epoch, own) = (epoch.to_string(), id.epoch.to_string());
             let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
@@ -246,7 +246,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         Ok(())
     }
 
-    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError> {
+    fn put_touched_hours(&mut self, hours: &[TouchedHour<'_>]) -> Result<(), AttemptError> {
         let mut put = self.inner.prepare("INSERT INTO touched_hours (agent, starts_at) VALUES (?1, ?2)")?;
         for (agent, starts_at) in hours {
             put.execute(params![agent, text(*starts_at)])?;
@@ -468,7 +468,7 @@ fn insert_link(
     let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
     tables::visit_link(table, row.event, link, |value| values.push(value.map_or(Null.into(), sql_value)));
     if table == Table::Rates {
-        let (partition, offset) = row.place();
+        let (partition, offset) = row.kafka_position();
         values.extend([topic.into(), partition.into(), offset.into(), row.has_histogram(link).into(), now.into()]);
     }
     statement.execute(params_from_iter(values))?;
@@ -503,14 +503,14 @@ fn put_breach_statement() -> String {
     )
 }
 
-fn put_breach(statement: &mut Statement<'_>, word: &LastWord<'_>, now: &str) -> Result<(), Error> {
+fn put_breach(statement: &mut Statement<'_>, latest: &LatestBreach<'_>, now: &str) -> Result<(), Error> {
     let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
-    word.event.visit_all(|field, value| {
+    latest.event.visit_all(|field, value| {
         if tables::is_of_breach_state(field) {
             values.push(value.map_or(Null.into(), sql_value));
         }
     });
-    values.extend([now.into(), word.state().into(), word.counted_bytes.into()]);
+    values.extend([now.into(), latest.state().into(), latest.counted_bytes.into()]);
     statement.execute(params_from_iter(values))?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::{SETTINGS, sqlstate};
 use crate::consumer::store::{StoreError, StoreProgress};
 use crate::process::exit::chain;
-use crate::process::failpoints::instead;
+use crate::process::failpoints;
 
 mod embedded {
     refinery::embed_migrations!("src/consumer/store/postgres/migrations");
@@ -22,19 +22,19 @@ pub(super) const MIGRATIONS_TABLE: &str = "highwater_migrations";
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
 pub(super) fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> Result<(), StoreError> {
-    if taken(client)?? >= version() {
+    if applied_version(client)?? >= version() {
         return Ok(());
     }
     client.batch_execute("SET statement_timeout = 0")?;
     client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| being_migrated(&error))?;
-    let before = taken(client)??;
+    let before = applied_version(client)??;
     let grant = grant(client)?;
     let runner = embedded::migrations::runner();
     let steps: Vec<(i64, String)> =
         runner.get_migrations().iter().map(|step| (i64::from(step.version()), step.to_string())).collect();
     for (version, name) in steps.into_iter().filter(|(version, _)| *version > before) {
         progress.set_migration(Some(name.clone()));
-        if let Some(seconds) = instead("migration-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
+        if let Some(seconds) = failpoints::value("migration-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
             client.execute("SELECT pg_sleep($1)", &[&seconds])?;
         }
         let target = refinery::Target::Version(i32::try_from(version).unwrap_or(i32::MAX));
@@ -58,7 +58,7 @@ fn being_migrated(error: &postgres::Error) -> StoreError {
 }
 
 /// Returns the schema's newest migration, or 0; refuses unknown and changed ones. Server errors stay apart, for readers to explain.
-pub(super) fn taken(client: &mut impl GenericClient) -> Result<Result<i64, StoreError>, postgres::Error> {
+pub(super) fn applied_version(client: &mut impl GenericClient) -> Result<Result<i64, StoreError>, postgres::Error> {
     let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&MIGRATIONS_TABLE, Type::TEXT)])?;
     if !there.first().is_some_and(|row| row.get(0)) {
         return Ok(Ok(0));
@@ -136,7 +136,7 @@ pub(super) fn of_another_program(schema: &str, there: &str) -> StoreError {
 }
 
 /// Returns the relation of a schema that would be the first in the way of the migrations.
-pub(super) fn namesake(client: &mut Client, schema_oid: u32) -> Result<Option<String>, postgres::Error> {
+pub(super) fn conflicting_relation(client: &mut Client, schema_oid: u32) -> Result<Option<String>, postgres::Error> {
     let runner = embedded::migrations::runner();
     let lines = runner.get_migrations().iter().filter_map(refinery::Migration::sql).flat_map(str::lines);
     // A name follows the kind: `CREATE TABLE events (`, `CREATE VIEW breaches AS`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 use crate::consumer::store::{Store, StoreError, StoreOptions, StoreProgress, StoreUrl};
 use crate::process::failpoints;
 use crate::process::log_throttle::LogThrottle;
@@ -15,34 +15,35 @@ const ANSWER_MAX: Duration = Duration::from_secs(90);
 pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
 const MIGRATION_LOG_EVERY: Duration = Duration::from_secs(60);
 
-pub(super) struct Writer {
+pub(super) struct StoreThread {
     url: StoreUrl,
     options: StoreOptions,
-    worker: Option<WriterThread>,
+    worker: Option<StoreWorker>,
     trouble: LogThrottle,
 }
 
-struct WriterThread {
+struct StoreWorker {
     jobs: Sender<Job>,
     progress: Arc<StoreProgress>,
 }
 
 type Job = Box<dyn FnOnce(&mut dyn Store) + Send>;
 
-impl Writer {
+impl StoreThread {
     pub(super) fn new(url: &StoreUrl, options: StoreOptions) -> Self {
         Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
     }
 
-    /// Calls `meanwhile` after each wait that it returned: the group must not take us for dead while the database is slow.
+    /// Runs `work` on the store's thread. `meanwhile` polls Kafka, to stay in the group, and returns how long to wait before its next
+    /// call.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
-        pulse: &mut Pulse<'_>,
+        liveness: &mut Liveness<'_>,
         mut meanwhile: impl FnMut(Duration) -> Duration,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, progress) = self.begin(work)?;
-        let (mut wait, mut pause) = (Wait::new(pulse.now(), &progress), Duration::ZERO);
+        let (mut wait, mut pause) = (Wait::new(liveness.now(), &progress), Duration::ZERO);
         loop {
             match answer.recv_timeout(pause) {
                 Ok(answered) => return answered,
@@ -53,12 +54,12 @@ impl Writer {
                 }
             }
             // The whole process may have been stopped since the last time.
-            let now = pulse.step("waiting for the database");
-            if let Some(error) = wait.is_over(&progress, now, pulse.stopping_for(now)) {
+            let now = liveness.step("waiting for the database");
+            if let Some(error) = wait.check(&progress, now, liveness.stopping_for(now)) {
                 self.abandon();
                 return Err(error);
             }
-            pulse.notifier.ping(now);
+            liveness.notifier.ping(now);
             pause = meanwhile(now);
         }
     }
@@ -77,7 +78,7 @@ impl Writer {
 
     pub(super) fn recovered(&self) {
         if self.trouble.clear() {
-            log::info!("storing again in {}", self.url);
+            log::info!("the store is available again: {}", self.url);
         }
     }
 
@@ -102,7 +103,7 @@ impl Writer {
         Ok((answer, progress))
     }
 
-    fn spawn(&self) -> Result<WriterThread, StoreError> {
+    fn spawn(&self) -> Result<StoreWorker, StoreError> {
         let mut store = self.url.open(&self.options);
         let progress = store.progress();
         let (jobs, queue) = channel::<Job>();
@@ -110,7 +111,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("store".into()).spawn(work);
         thread
             .map_err(|error| StoreError::Unavailable(format!("no thread could be started for the store: {error}")))?;
-        Ok(WriterThread { jobs, progress })
+        Ok(StoreWorker { jobs, progress })
     }
 
     fn abandon(&mut self) {
@@ -129,8 +130,8 @@ impl Wait {
         Self { since: now, answers: progress.answers(), migrating: None }
     }
 
-    /// Returns why the wait is over. Once an end is asked for, asks the database's thread to end, and waits for it a little.
-    pub(super) fn is_over(
+    /// Returns the error that ends the wait, if any. During a stop, tells the store to stop, and waits at most [`STOP_MAX`].
+    pub(super) fn check(
         &mut self,
         progress: &StoreProgress,
         now: Duration,

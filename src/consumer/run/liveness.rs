@@ -16,9 +16,9 @@ use crate::units::lasting;
 
 /// Longest step of a round; PostgreSQL ends a statement after two minutes at the latest.
 const STEP_MAX: Duration = Duration::from_secs(5 * 60);
-const LOOK: Duration = Duration::from_secs(1);
+const WATCHDOG_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) struct Pulse<'a> {
+pub(super) struct Liveness<'a> {
     clock: SystemClock,
     heartbeat: Heartbeat,
     pub(super) notifier: Notifier,
@@ -26,11 +26,11 @@ pub(super) struct Pulse<'a> {
     stopped: Option<Duration>,
 }
 
-impl<'a> Pulse<'a> {
+impl<'a> Liveness<'a> {
     pub(super) fn start(watchdog: bool, stop: &'a AtomicBool) -> std::io::Result<Self> {
         let heartbeat = Heartbeat::default();
         if watchdog {
-            heartbeat.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)?;
+            heartbeat.watch(WATCHDOG_EVERY, failpoints::duration("step-max-s", STEP_MAX), exit_stuck)?;
         }
         Ok(Self {
             clock: SystemClock::default(),
@@ -65,7 +65,7 @@ impl<'a> Pulse<'a> {
 }
 
 /// Exits at once: an orderly end may get stuck as well.
-fn end(Stall { doing, time }: Stall) {
-    log::error!("stuck for {}, {doing}: exiting, so that systemd restarts it", lasting(time));
+fn exit_stuck(Stall { doing, time }: Stall) {
+    log::error!("the consumer has been stuck for {}, {doing}: exiting, so that systemd restarts it", lasting(time));
     low_level::exit(Status::Failed as i32);
 }

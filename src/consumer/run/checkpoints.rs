@@ -15,7 +15,7 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(30);
 pub(super) type Checkpoints = BTreeMap<i32, Checkpoint>;
 
 #[derive(Default)]
-pub(super) struct Positions {
+pub(super) struct TopicCheckpoints {
     checkpoints: Checkpoints,
     reading: Option<Anchors>,
     anchors_at: Duration,
@@ -26,7 +26,7 @@ struct Anchors {
     before: Checkpoints,
 }
 
-impl Positions {
+impl TopicCheckpoints {
     pub(super) fn new(checkpoints: Checkpoints, now: Duration) -> Self {
         Self { checkpoints, reading: None, anchors_at: now + anchor_every() }
     }
@@ -106,27 +106,27 @@ pub(super) fn resume(
 }
 
 /// Moves the anchor on, after the records known `before` were read again. Fails with the reason if the topic is another one.
-pub(super) fn judge_anchor(
-    place: &Checkpoint,
+pub(super) fn verify_anchor(
+    checkpoint: &Checkpoint,
     before: &Checkpoint,
     found: &[AnchorRecord],
     watermarks: impl FnOnce() -> Option<(i64, i64)>,
 ) -> Result<Checkpoint, &'static str> {
     let is_there = found.iter().any(|record| matches!(record, AnchorRecord::Record(_)));
     let Some((low, high)) = (if is_there { Some((0, i64::MAX)) } else { watermarks() }) else {
-        return Ok(place.clone());
+        return Ok(checkpoint.clone());
     };
     match before.verify(found, low, high) {
         CheckpointVerdict::Recreated(why) => Err(why),
-        CheckpointVerdict::Same | CheckpointVerdict::Gap(_) => Ok(place.anchored(before.last)),
+        CheckpointVerdict::Same | CheckpointVerdict::Gap(_) => Ok(checkpoint.anchored(before.last)),
     }
 }
 
 /// Finds out whether the missing offsets of a batch are a loss, by Kafka's first offset.
-pub(super) fn judge_missing(batch: &mut Batch, low: impl Fn(i32) -> Result<i64, String>) -> Result<(), String> {
+pub(super) fn record_expired(batch: &mut Batch, low: impl Fn(i32) -> Result<i64, String>) -> Result<(), String> {
     let Batch { topic, partitions, .. } = batch;
     for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {
-        part.judge_missing(low(partition)?);
+        part.record_expired(low(partition)?);
         let expired = part.gaps.iter().filter(|gap| gap.cause == GapCause::Expired);
         expired.for_each(|gap| log_dropped(topic, partition, gap));
     }

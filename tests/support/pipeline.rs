@@ -12,7 +12,7 @@ use super::events::{produce, updates_of_agents};
 use super::rounds::{Outcome, recovered};
 use super::services::Kafka;
 
-pub(crate) struct World {
+pub(crate) struct Pipeline {
     pub(crate) topic: String,
     pub(crate) database: Database,
     pub(crate) agent: Agent,
@@ -22,7 +22,7 @@ pub(crate) struct World {
     kafka: String,
     before: Verdict,
     /// Number up to which the made-up agents count.
-    fed: u64,
+    last_seq: u64,
 }
 
 /// Returns an agent's configuration without the state directory: synthetic traffic on four links, limits that are crossed all the
@@ -35,13 +35,13 @@ pub(crate) fn busy(brokers: &str, topic: &str) -> String {
     )
 }
 
-impl World {
-    /// Makes a world with a topic and a database of its own on these servers.
+impl Pipeline {
+    /// Makes a pipeline with a topic and a database of its own on these servers.
     pub(crate) fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
         Self::behind(name, kafka, &kafka.address, postgres, str::to_owned)
     }
 
-    /// Makes a world where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
+    /// Makes a pipeline where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
     pub(crate) fn behind(
         name: &str,
         kafka: &Kafka,
@@ -52,7 +52,7 @@ impl World {
         Self::over(kafka.topic(name, 1), name, kafka, brokers, postgres, store)
     }
 
-    /// Makes such a world with an existing topic.
+    /// Makes such a pipeline with an existing topic.
     pub(crate) fn over(
         topic: String,
         name: &str,
@@ -68,7 +68,7 @@ impl World {
             checker: Checker::default(),
             kafka: kafka.address.clone(),
             before: Verdict::default(),
-            fed: 0,
+            last_seq: 0,
             topic,
             database,
         }
@@ -82,14 +82,14 @@ impl World {
 
     /// Makes and accepts the next `count` events of each of `agents` made-up agents.
     pub(crate) fn events(&mut self, agents: u64, count: u64) -> Vec<Event> {
-        let numbers = self.fed + 1..=self.fed + count;
-        self.fed += count;
+        let numbers = self.last_seq + 1..=self.last_seq + count;
+        self.last_seq += count;
         let events = updates_of_agents(agents, numbers);
         self.checker.accept_events(&events);
         events
     }
 
-    pub(crate) fn feed(&mut self, agents: u64, count: u64) {
+    pub(crate) fn send_events(&mut self, agents: u64, count: u64) {
         let events = self.events(agents, count);
         produce(&self.kafka, &self.topic, &events);
     }
@@ -130,7 +130,7 @@ impl World {
 
     /// Waits until an event that was observed from now on is stored, and returns how long that took. An agent's events are in
     /// order: all before it were delivered too.
-    pub(crate) fn flows(&self) -> Duration {
+    pub(crate) fn wait_for_events(&self) -> Duration {
         let now = chrono::Utc::now();
         let sql = format!("SELECT count(*) > 0 FROM events WHERE observed_at > '{}'", now.to_rfc3339());
         recovered("events flow again", || {
@@ -141,17 +141,22 @@ impl World {
 
     /// Runs both programs, lets `fail` break something while they work, and `mend` it; waits until events flow again by themselves,
     /// and compares.
-    pub(crate) fn through(&mut self, rng: &mut Rng, fail: impl FnOnce(&mut Rng), mend: impl FnOnce()) -> Outcome {
+    pub(crate) fn run_through_fault(
+        &mut self,
+        rng: &mut Rng,
+        fail: impl FnOnce(&mut Rng),
+        mend: impl FnOnce(),
+    ) -> Outcome {
         let consuming = self.start_consumer();
         let running = self.start_agent();
-        self.flows();
+        self.wait_for_events();
         std::thread::sleep(Duration::from_millis(rng.u64(0..500)));
         fail(rng);
         mend();
-        let recovery = self.flows();
+        let recovery = self.wait_for_events();
         self.end_agent(running);
         self.drain_agent();
-        let outcome = self.settle();
+        let outcome = self.wait_and_compare();
         drop(consuming);
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
     }
@@ -170,7 +175,7 @@ impl World {
     }
 
     /// Waits until all that was accepted is stored or declared, and compares; a consumer has to run meanwhile.
-    pub(crate) fn settle(&mut self) -> Outcome {
+    pub(crate) fn wait_and_compare(&mut self) -> Outcome {
         let checker = &self.checker;
         let nothing = Sent::default();
         let mut stored = Stored::default();

@@ -9,18 +9,18 @@ const FINISHED: Duration = Duration::from_millis(1);
 /// Time after which Kafka is paused while a slow store keeps a full batch waiting.
 const FULL_MAX: Duration = Duration::from_secs(20);
 
-pub(super) struct Overlap {
+pub(super) struct ReadAhead {
     full_until: Duration,
     is_paused: bool,
 }
 
-impl Overlap {
+impl ReadAhead {
     pub(super) fn begin(now: Duration) -> Self {
         Self { full_until: now + FULL_MAX, is_paused: false }
     }
 
     /// Reads what there is, unless a batch is full. Returns how long to wait for the answer before the next call.
-    pub(super) fn read_on(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) -> Duration {
+    pub(super) fn poll(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) -> Duration {
         if topics.iter().any(Topic::is_full) {
             if now < self.full_until {
                 return FINISHED;
@@ -31,7 +31,7 @@ impl Overlap {
             }
         }
         if let Some(news) = read(topics, FINISHED, || now, |timeout| member.source.poll(timeout)) {
-            member.hear(news);
+            member.defer(news);
         }
         Duration::ZERO
     }
