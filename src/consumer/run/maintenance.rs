@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(log.unfinished(in_use, PAUSE_UNFINISHED), None, "once a minute would fill the log");
         let (level, line) = log.unfinished(in_use, UNFINISHED_MAX).expect("it was silent for a day");
         assert_eq!(level, Level::Warn);
-        assert!(line.contains(in_use) && line.contains("not finished for 24 h"), "{line}");
+        assert!(line.contains(in_use) && line.contains("not finished for 1 d"), "{line}");
         assert!(log.write(&Ok(Maintained::default()), UNFINISHED_MAX), "it is finished");
         assert!(!log.write(&unfinished(), UNFINISHED_MAX * 2));
         assert_eq!(log.unfinished(in_use, UNFINISHED_MAX * 3 - PAUSE).map(|(level, _)| level), Some(Level::Info));

@@ -119,7 +119,7 @@ impl Schemas for Away {
 const FRAMED: &[u8] = b"\0\0\0\0\x07nonsense";
 
 #[test]
-fn what_was_paused_is_read_where_it_is_placed() {
+fn what_was_paused_is_read_from_its_assigned_offset() {
     let mut fixture = SourceFixture::new(Decoder::new(NoRegistry), None);
     fixture.produce(T0, &[b"a", b"b"]);
     fixture.produce(T1, &[b"c"]);
