@@ -1,8 +1,8 @@
-//! PostgreSQL crashes, is paused, cannot be reached, or vanishes exactly at a COMMIT. (`watchdogs.rs` has the connection that stays
-//! and never answers.)
+//! PostgreSQL crashes, is paused, cannot be reached, vanishes exactly at a COMMIT, or has a table that another session locks.
+//! (`watchdogs.rs` has the connection that stays and never answers.)
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
@@ -77,5 +77,38 @@ fn backend_lost_at_commit() {
             crate::support::agent::until("a COMMIT was cut", || (proxy.cuts() > cuts).then_some(()));
         };
         pipeline.run_through_fault(rng, fail, || ())
+    });
+}
+
+/// As by an administrator's ALTER TABLE or VACUUM FULL. Some locks last longer than the consumer's `lock_timeout`, others do not.
+#[test]
+fn table_locked() {
+    let Some((kafka, postgres)) = kafka_and_postgres("faults::database::table_locked") else { return };
+    let fault = Fault { name: "table-locked", short: 2, long: 20, fresh_every: 10 };
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
+        let (mut holder, mut admin) = (pipeline.database.client(), pipeline.database.client());
+        let fail = |rng: &mut Rng| {
+            let (held, is_killed) = (Duration::from_millis(rng.u64(1_000..=20_000)), rng.bool());
+            let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).expect("it answers").get(0);
+            holder.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").expect("it gets the lock");
+            let locked = Instant::now();
+            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                         WHERE application_name LIKE 'highwater-consumer/%' AND $1 = ANY (pg_blocking_pids(pid)))";
+            crate::support::agent::until("the consumer waits for the lock", || {
+                admin.query_one(waits, &[&pid]).expect("it answers").get::<_, bool>(0).then_some(())
+            });
+            sleep(held.saturating_sub(locked.elapsed()));
+            if is_killed {
+                let ended = admin.query_one("SELECT pg_terminate_backend($1)", &[&pid]).expect("it answers");
+                assert!(ended.get::<_, bool>(0), "session {pid} held the lock to its end");
+            } else {
+                holder.batch_execute("ROLLBACK").expect("it is still there");
+            }
+        };
+        let outcome = pipeline.run_through_fault(rng, fail, || ());
+        // A dead letter would count as declared, not as lost.
+        assert_eq!(outcome.declared, 0, "all events are rows");
+        outcome
     });
 }
