@@ -214,7 +214,7 @@ fn sessions_that_are_ended_at_any_time_cost_nothing() {
         ended += tenant.end_sessions();
     }
     tenant.until_stored(sent);
-    running.until("storing again");
+    running.until("the store is available again");
 }
 
 /// Demotes a server as seen by its clients, or promotes it.
@@ -245,7 +245,7 @@ fn a_server_that_becomes_read_only_is_waited_for() {
     assert_eq!(printed.lines().count(), 21, "{printed}");
     set_read_only(&tenant.database, "off");
     tenant.until_stored(40);
-    running.until("storing again");
+    running.until("the store is available again");
 }
 
 /// `target_session_attrs` has the meaning that it has in libpq.

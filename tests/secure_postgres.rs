@@ -114,7 +114,7 @@ impl Secure {
             let sent = self.sent;
             format!("({sent},{sent},{sent})")
         });
-        running.until("storing again");
+        running.until("the store is available again");
         let log = running.log();
         assert!(!log.contains(&self.password()) && !log.contains("wrong-s3cret"), "{log}");
         Outcome { events: self.sent - before, recovery, ..Outcome::default() }

@@ -51,13 +51,13 @@ fn consumer_stopped() {
         || Pipeline::new(fault.name, &kafka, &postgres),
         |pipeline, rng| {
             let (_one, first) = start_member(pipeline);
-            first.until("partitions [0]");
+            first.until("partitions assigned: [0]");
             pipeline.send_events(rng.u64(1..6), rng.u64(100..3_000));
             sleep(Duration::from_millis(rng.u64(0..400)));
             first.signal("STOP");
             let (_two, second) = start_member(pipeline);
             // Its session ends, and all is stored without it.
-            second.until("partitions [0]");
+            second.until("partitions assigned: [0]");
             let outcome = pipeline.wait_and_compare();
             pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
             first.signal("CONT");

@@ -22,7 +22,7 @@ pub(super) struct Topic {
     stored: Stored,
 }
 
-/// Whether a topic is read.
+/// States of reading a topic.
 ///
 /// ```text
 ///                    offsets found                 store unavailable
