@@ -74,7 +74,7 @@ fn a_loss_that_is_refused_declares_no_other_loss() {
 fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
     let (mock, mut publishing) = mock(&[TOO_FEW; 10_000]);
     publishing.add(5);
-    publishing.until("the cause is known", |progress| progress.obstacle().contains("Not enough in-sync replicas"));
+    publishing.until("the cause is known", |progress| progress.problem().contains("Not enough in-sync replicas"));
     publishing.until("it is a problem", |progress| lasting(progress).contains("has not acknowledged"));
     assert!(lasting(publishing.progress()).contains("Not enough in-sync replicas"), "{:?}", publishing.progress());
     mock.clear_request_errors(RDKafkaApiKey::Produce);

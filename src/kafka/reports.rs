@@ -30,7 +30,7 @@ struct Reported {
     refused: Option<String>,
     /// Apart: a consumer that reads without joining needs no right on the group.
     refused_group: Option<String>,
-    trouble: Option<(RDKafkaErrorCode, String)>,
+    error: Option<(RDKafkaErrorCode, String)>,
 }
 
 /// Timeout of a poll that takes in all that a client has reported by now: one that may not wait returns after a single log line.
@@ -55,8 +55,8 @@ impl Reports {
         self.lock().refused_group.take()
     }
 
-    pub fn take_trouble(&self) -> Option<String> {
-        self.lock().trouble.take().map(|(code, reason)| match code {
+    pub fn take_error(&self) -> Option<String> {
+        self.lock().error.take().map(|(code, reason)| match code {
             RDKafkaErrorCode::BrokerTransportFailure => format!("no connection: {reason}"),
             code => format!("{code}: {reason}"),
         })
@@ -64,8 +64,8 @@ impl Reports {
 
     pub fn last(&self) -> Option<String> {
         let reported = self.lock();
-        let trouble = || reported.trouble.as_ref().map(|(_, reason)| reason.clone());
-        reported.refused.clone().or_else(|| reported.refused_group.clone()).or_else(trouble)
+        let error = || reported.error.as_ref().map(|(_, reason)| reason.clone());
+        reported.refused.clone().or_else(|| reported.refused_group.clone()).or_else(error)
     }
 
     fn lock(&self) -> MutexGuard<'_, Reported> {
@@ -97,15 +97,15 @@ impl ClientContext for Reports {
                 reported.refused_group = Some(format!("{code}: {}", missing_right(group_right, "group", &[group])));
             }
             (RDKafkaErrorCode::TopicAuthorizationFailed, Some(reads)) => {
-                reported.trouble = Some((code, missing_right("Read", "topic", &reads.refused(reason))));
+                reported.error = Some((code, missing_right("Read", "topic", &reads.refused(reason))));
             }
-            _ => reported.trouble = Some((code, explained(reason, &self.brokers))),
+            _ => reported.error = Some((code, explained(reason, &self.brokers))),
         }
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         if let Some(reason) = closed_at_once(line) {
-            self.lock().trouble = Some((RDKafkaErrorCode::BrokerTransportFailure, reason));
+            self.lock().error = Some((RDKafkaErrorCode::BrokerTransportFailure, reason));
         }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -136,14 +136,14 @@ mod tests {
         reports
             .error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), "Fetch from broker 1 reached end of partition");
         reports.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!((reports.take_refused(), reports.take_trouble(), reports.last()), (None, None, None));
+        assert_eq!((reports.take_refused(), reports.take_error(), reports.last()), (None, None, None));
         reports.error(
             KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
             "b:1/1: Disconnected (after 60000ms in state UP)",
         );
         assert_eq!(reports.last().as_deref(), Some("b:1/1: Disconnected"));
-        let trouble = reports.take_trouble().unwrap();
-        assert!(trouble.ends_with(": b:1/1: Disconnected") && reports.take_trouble().is_none(), "{trouble}");
+        let error = reports.take_error().unwrap();
+        assert!(error.ends_with(": b:1/1: Disconnected") && reports.take_error().is_none(), "{error}");
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
         let said = |reason: &str| {
             reports.error(KafkaError::Global(denied), reason);
-            reports.take_trouble().unwrap()
+            reports.take_error().unwrap()
         };
         let named = said("Subscribed topic not available: a.rates: Broker: Topic authorization failed");
         assert!(named.ends_with("--operation Read --topic a.rates` adds it"), "{named}");
@@ -162,7 +162,7 @@ mod tests {
             KafkaError::Global(RDKafkaErrorCode::GroupAuthorizationFailed),
             "FindCoordinator response error: Group authorization failed.",
         );
-        assert!(reports.take_trouble().is_none());
+        assert!(reports.take_error().is_none());
         assert!(reports.last().unwrap().contains("--operation Read --group g`"));
     }
 }

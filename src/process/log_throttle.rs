@@ -59,13 +59,13 @@ mod tests {
 
     #[test]
     fn trouble_is_said_at_once_and_then_rarely() {
-        let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
-        assert!(trouble.admit("cannot reach Kafka", start).is_some());
+        let (throttle, start) = (LogThrottle::default(), Duration::from_secs(7));
+        assert!(throttle.admit("cannot reach Kafka", start).is_some());
         assert!(
-            trouble.admit("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
+            throttle.admit("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
         );
-        assert!(trouble.admit("no such topic", start + Duration::from_secs(2)).is_some());
-        assert!(trouble.admit("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
-        assert!(trouble.clear() && !trouble.clear());
+        assert!(throttle.admit("no such topic", start + Duration::from_secs(2)).is_some());
+        assert!(throttle.admit("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
+        assert!(throttle.clear() && !throttle.clear());
     }
 }

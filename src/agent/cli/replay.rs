@@ -183,7 +183,7 @@ impl Replay {
         match end {
             ReplayEnd::Through | ReplayEnd::Failed(_) => {}
             ReplayEnd::Stopped if self.sends() => {
-                let why = delivered.obstacle().map(|why| format!(": {why}")).unwrap_or_default();
+                let why = delivered.problem().map(|why| format!(": {why}")).unwrap_or_default();
                 return Err(Failure::failed(format!("interrupted{why}; resume with {resume}")));
             }
             ReplayEnd::Stopped => return Err(Failure::failed("interrupted")),

@@ -153,7 +153,7 @@ impl Packets {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct ByteDelta {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
@@ -183,7 +183,7 @@ pub struct Reading {
     pub at: Duration,
     pub boottime: Duration,
     pub counters: Vec<Counters>,
-    pub carried: Vec<Carried>,
+    pub deltas: Vec<ByteDelta>,
     /// True if only the links in `counters` were requested; otherwise a watched link that is not in it could not be read.
     pub is_partial: bool,
     pub changes: Vec<LinkChange>,
@@ -286,7 +286,7 @@ impl Reading {
     pub fn clear(&mut self) {
         (self.at, self.boottime, self.is_partial) = Default::default();
         self.counters.clear();
-        self.carried.clear();
+        self.deltas.clear();
         self.changes.clear();
     }
 }

@@ -126,7 +126,7 @@ impl LinkQueries for Shape {
 impl SyntheticLink {
     fn new(traffic: SyntheticTraffic) -> Self {
         // Starts 50 MB below the wrap, which comes within half a minute.
-        let rx_bytes = if traffic.trouble() == Impairment::Counter32 { (1 << 32) - 50_000_000 } else { 0 };
+        let rx_bytes = if traffic.impairment() == Impairment::Counter32 { (1 << 32) - 50_000_000 } else { 0 };
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }
 
@@ -158,7 +158,7 @@ impl SyntheticLink {
         let ifindex = self.ifindex(traffic);
         let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
         let part = |bytes: u64| bytes * u64::from(elapsed.subsec_nanos()) / 1_000_000_000;
-        let (bits, mask) = match traffic.trouble() {
+        let (bits, mask) = match traffic.impairment() {
             Impairment::Counter32 => (CounterBits::B32, u64::from(u32::MAX)),
             _ => (CounterBits::B64, u64::MAX),
         };
@@ -168,7 +168,7 @@ impl SyntheticLink {
 }
 
 impl SyntheticTraffic {
-    fn trouble(self) -> Impairment {
+    fn impairment(self) -> Impairment {
         match self.number % 4 {
             _ if !self.shape.troubles => Impairment::None,
             1 => Impairment::Counter32,
@@ -197,12 +197,12 @@ impl SyntheticTraffic {
     }
 
     fn resets(self, second: u64) -> bool {
-        self.trouble() == Impairment::Resets
+        self.impairment() == Impairment::Resets
             && second % RESET_EVERY_S == self.rng(second / RESET_EVERY_S, "reset").u64(60..RESET_EVERY_S)
     }
 
     fn absent(self, second: u64) -> bool {
-        if self.trouble() != Impairment::Flaps {
+        if self.impairment() != Impairment::Flaps {
             return false;
         }
         let start = self.rng(second / ABSENT_EVERY_S, "absence").u64(20..ABSENT_EVERY_S - ABSENT_FOR_S);

@@ -139,7 +139,7 @@ fn sum<'a>(links: impl Iterator<Item = &'a WatchedLink>, begin: Duration, end: D
     let mut sum = Traffic { elapsed: end.saturating_sub(begin), ..Traffic::default() };
     let mut is_whole = true;
     for link in links {
-        match link.history.carried(begin, end) {
+        match link.history.traffic_between(begin, end) {
             Some(traffic) => {
                 sum.rx_bytes = sum.rx_bytes.saturating_add(traffic.rx_bytes);
                 sum.tx_bytes = sum.tx_bytes.saturating_add(traffic.tx_bytes);

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{ConfigNotice, Detections};
-use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed, filter};
+use crate::agent::counters::{ByteDelta, Counters, LinkInfo, LinkKind, Reading, Speed, filter};
 use crate::agent::detector::limit::{Limit, Scope, delta};
 use crate::agent::detector::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
 use crate::message::{Body, Link, Reason};
@@ -22,8 +22,8 @@ pub(super) struct WatchedLink {
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
     pub(super) counters: Option<Counters>,
-    /// True if the source reports amounts, each for its own time, instead of counters.
-    has_amounts: bool,
+    /// True if the source reports byte deltas, each for its own time, instead of counters.
+    has_deltas: bool,
     pub(super) unjudged: VerdictCounts,
     unlogged: VerdictCounts,
     logged_at: Option<Duration>,
@@ -51,7 +51,7 @@ impl WatchedLink {
             trackers: Vec::new(),
             verdict: Verdict::First,
             counters: None,
-            has_amounts: false,
+            has_deltas: false,
             unjudged: VerdictCounts::new(),
             unlogged: VerdictCounts::new(),
             logged_at: None,
@@ -80,9 +80,9 @@ impl WatchedLink {
         self.count_unjudged();
     }
 
-    pub(super) fn carry(&mut self, carried: &Carried) {
-        let Carried { rx_bytes, tx_bytes, elapsed, .. } = *carried;
-        self.has_amounts = true;
+    pub(super) fn add_delta(&mut self, delta: &ByteDelta) {
+        let ByteDelta { rx_bytes, tx_bytes, elapsed, .. } = *delta;
+        self.has_deltas = true;
         self.verdict = self.meter.accept(Traffic { rx_bytes, tx_bytes, elapsed });
         self.count_unjudged();
     }
@@ -101,7 +101,7 @@ impl WatchedLink {
         let target = Target::link(&self.info);
         match self.verdict {
             // No later amount covers this one's time.
-            Verdict::Unread if self.has_amounts => self.trackers.iter_mut().for_each(|tracker| tracker.state.pass()),
+            Verdict::Unread if self.has_deltas => self.trackers.iter_mut().for_each(|tracker| tracker.state.pass()),
             // A later reading covers this one's time.
             Verdict::First | Verdict::Waiting | Verdict::Unread => {}
             Verdict::Learning | Verdict::Reset | Verdict::Jump | Verdict::Suspect | Verdict::Gap(_) => {
@@ -199,7 +199,7 @@ impl History {
     }
 
     /// Returns `None` where the traffic is unknown. `from` and `until` must lie within one piece.
-    pub(super) fn carried(&self, from: Duration, until: Duration) -> Option<Traffic> {
+    pub(super) fn traffic_between(&self, from: Duration, until: Duration) -> Option<Traffic> {
         let piece = self.pieces.iter().find(|piece| piece.until >= until).filter(|_| from >= self.from)?;
         let (traffic, elapsed) = (piece.traffic?, until.saturating_sub(from));
         let share = |bytes| share(bytes, elapsed, traffic.elapsed);

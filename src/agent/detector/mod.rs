@@ -254,15 +254,15 @@ impl Detector {
     fn read_links(&mut self, reading: &Reading, detections: &mut Detections) {
         let wait_max = HOST_WAIT_MAX.max(self.interval * HOST_WAIT_INTERVALS);
         let has_hosts = !self.hosts.is_empty();
-        let (mut counters, mut carried) = (reading.counters.iter().peekable(), reading.carried.iter().peekable());
+        let (mut counters, mut deltas) = (reading.counters.iter().peekable(), reading.deltas.iter().peekable());
         for_each_read(&mut self.links, reading, |link| {
             let ifindex = link.info.ifindex;
             // Sources report links in the order of their ifindex; any other order costs a search.
             let of_link = counters.next_if(|counters| counters.ifindex == ifindex);
             let of_link = of_link.or_else(|| reading.counters.iter().find(|counters| counters.ifindex == ifindex));
-            let amount = carried.next_if(|carried| carried.ifindex == ifindex);
-            match amount.or_else(|| reading.carried.iter().find(|carried| carried.ifindex == ifindex)) {
-                Some(amount) => link.carry(amount),
+            let delta = deltas.next_if(|delta| delta.ifindex == ifindex);
+            match delta.or_else(|| reading.deltas.iter().find(|delta| delta.ifindex == ifindex)) {
+                Some(delta) => link.add_delta(delta),
                 None => link.read(of_link, reading, detections),
             }
             if has_hosts {

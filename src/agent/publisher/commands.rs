@@ -28,7 +28,7 @@ pub(super) enum WorkerReport {
         reason: String,
     },
     /// `gave_up` is true if the producer was replaced for it.
-    Trouble {
+    Problem {
         what: String,
         gave_up: bool,
     },

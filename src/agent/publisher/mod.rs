@@ -321,7 +321,7 @@ impl Publisher {
                 WorkerReport::Rejected { serial, bytes, reason } => {
                     rejected.extend(self.acknowledge(serial, bytes).map(|id| (id, reason)));
                 }
-                WorkerReport::Trouble { what, gave_up } => {
+                WorkerReport::Problem { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);
                     self.progress.problems.start(stamp().monotonic_ms, &what);
                 }

@@ -33,7 +33,7 @@ impl Progress {
         self.retrying = None;
     }
 
-    pub fn obstacle(&self) -> &str {
+    pub fn problem(&self) -> &str {
         let lasting = self.problems.ongoing.as_ref().map(|lasting| lasting.what.as_str());
         lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")
     }

@@ -55,8 +55,8 @@ pub(super) struct Worker {
     written: Vec<u8>,
     trial: Option<Trial>,
     slow_until: Option<Duration>,
-    trouble: LogThrottle,
-    is_troubled: bool,
+    throttle: LogThrottle,
+    has_problem: bool,
     backoff: SessionBackoff,
     reaper: Reaper,
     /// True once missing topics were looked for, and created, after the last report that one was missing.
@@ -105,8 +105,8 @@ impl Worker {
             written: Vec::new(),
             trial: None,
             slow_until: None,
-            trouble: LogThrottle::default(),
-            is_troubled: false,
+            throttle: LogThrottle::default(),
+            has_problem: false,
             reaper: Reaper::default(),
             has_topics: false,
         }
@@ -266,7 +266,7 @@ impl Worker {
             self.settings.waiting,
             lasting(pause)
         ));
-        self.report_trouble(WorkerReport::Trouble { what: format!("cannot publish: {why}"), gave_up: true });
+        self.report_problem(WorkerReport::Problem { what: format!("cannot publish: {why}"), gave_up: true });
         self.wait(pause, files)
     }
 
@@ -489,7 +489,7 @@ impl Worker {
         if let Some(cause) = session.producer.cause()
             && session.cause.replace(cause.clone()).as_ref() != Some(&cause)
         {
-            self.report_trouble(WorkerReport::Retrying { cause });
+            self.report_problem(WorkerReport::Retrying { cause });
         }
         if session.producer.timed_out()
             && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
@@ -569,7 +569,7 @@ impl Worker {
                 };
                 let what = format!("topic {topic} refuses events: {code}; {remedy}");
                 self.log_throttled(&format!("cannot publish: {what}; {} and are tried again", self.settings.waiting));
-                self.report_trouble(WorkerReport::Refusing { what });
+                self.report_problem(WorkerReport::Refusing { what });
                 POLL_UNREACHABLE
             }
         }
@@ -578,7 +578,7 @@ impl Worker {
     fn report_unreachable(&mut self, reason: &str, gave_up: bool) {
         let is_new = self.log_throttled(&format!("cannot reach Kafka, {}: {reason}", self.settings.waiting));
         if is_new || gave_up {
-            self.report_trouble(WorkerReport::Trouble { what: format!("cannot reach Kafka: {reason}"), gave_up });
+            self.report_problem(WorkerReport::Problem { what: format!("cannot reach Kafka: {reason}"), gave_up });
         }
     }
 
@@ -588,7 +588,7 @@ impl Worker {
         let overdue = lasting(session.overdue_after);
         let what = format!("Kafka has not acknowledged an event for over {overdue}: {cause}");
         if self.log_throttled(&format!("{what}; {}", self.settings.waiting)) {
-            self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
+            self.report_problem(WorkerReport::Problem { what, gave_up: false });
         }
     }
 
@@ -616,21 +616,21 @@ impl Worker {
     }
 
     fn log_throttled(&self, message: &str) -> bool {
-        let line = self.trouble.admit(message, self.clock.monotonic());
+        let line = self.throttle.admit(message, self.clock.monotonic());
         line.inspect(|line| warn!("{line}")).is_some()
     }
 
-    fn report_trouble(&mut self, report: WorkerReport) {
-        self.is_troubled = true;
+    fn report_problem(&mut self, report: WorkerReport) {
+        self.has_problem = true;
         let _ = self.reports.send(report);
         self.waker.wake();
     }
 
     fn recover(&mut self) {
-        if self.trouble.clear() {
+        if self.throttle.clear() {
             info!("publishing again to {}", self.settings.topic);
         }
-        if std::mem::take(&mut self.is_troubled) {
+        if std::mem::take(&mut self.has_problem) {
             let _ = self.reports.send(WorkerReport::Recovered);
         }
     }

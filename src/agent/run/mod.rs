@@ -54,7 +54,7 @@ pub struct Outcome {
     pub pending: u64,
     /// Events that were in memory only, since the disk failed, and are lost with the process.
     pub lost: u64,
-    pub obstacle: Option<String>,
+    pub problem: Option<String>,
 }
 
 impl Outcome {
@@ -64,7 +64,7 @@ impl Outcome {
             (pending, 0) => format!("{} left in the journal", counted(pending, "event")),
             (_, lost) => format!("{} lost", counted(lost, "event")),
         };
-        let why = self.obstacle.map(|why| format!(": {why}")).unwrap_or_default();
+        let why = self.problem.map(|why| format!(": {why}")).unwrap_or_default();
         Err(Failure::failed(format!("{left}{why}")))
     }
 }
@@ -91,7 +91,7 @@ struct Agent {
     heartbeat_at: Duration,
     reading: Reading,
     detections: Detections,
-    trouble: LogThrottle,
+    throttle: LogThrottle,
     skipped: SkippedReadings,
     heartbeat: Heartbeat,
     vitals: AgentHealth,
@@ -149,7 +149,7 @@ impl Agent {
         let Directories { runtime, .. } = Directories::from_environment();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
         let vitals = AgentHealth { started_ms: now.monotonic_ms, ..AgentHealth::default() };
-        let (reading, detections, trouble, skipped, heartbeat, outcome) = Default::default();
+        let (reading, detections, throttle, skipped, heartbeat, outcome) = Default::default();
         let notifier = Notifier::ready(settings.interval);
         let mut agent = Self {
             settings,
@@ -165,7 +165,7 @@ impl Agent {
             heartbeat_at,
             reading,
             detections,
-            trouble,
+            throttle,
             skipped,
             heartbeat,
             vitals,
@@ -396,8 +396,8 @@ impl Agent {
         let pending = pending.events - pending.rates;
         let (pending, lost) = if durability == Durability::OnDisk { (pending, 0) } else { (0, pending) };
         let delivered = self.publisher.progress().delivered;
-        let obstacle = (pending + lost > 0).then(|| self.publisher.progress().obstacle().to_owned());
-        let outcome = Outcome { delivered, pending, lost, obstacle, ..self.outcome };
+        let problem = (pending + lost > 0).then(|| self.publisher.progress().problem().to_owned());
+        let outcome = Outcome { delivered, pending, lost, problem, ..self.outcome };
         info!(
             "stopped after {} ({} skipped, at most {:.1} ms late): {} delivered, {}",
             counted(outcome.ticks, "reading"),
@@ -448,7 +448,7 @@ impl Agent {
     }
 
     fn log_error(&self, message: &str) {
-        if let Some(line) = self.trouble.admit(message, self.clock.monotonic()) {
+        if let Some(line) = self.throttle.admit(message, self.clock.monotonic()) {
             error!("{line}");
         }
     }

@@ -31,7 +31,7 @@ pub struct Delivery {
     pub failed: u64,
     pub last_offsets: BTreeMap<i32, i64>,
     pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
-    pub obstacle: Option<String>,
+    pub problem: Option<String>,
 }
 
 const AHEAD_MAX: u64 = 1_000;
@@ -148,7 +148,7 @@ impl EventSender {
         delivery.failed = progress.rejected + pending;
         let gave_up =
             if self.is_stalled { format!("gave up after {}: ", lasting(STALLED_AFTER)) } else { String::new() };
-        delivery.obstacle = (pending > 0).then(|| format!("{gave_up}{}", progress.obstacle()));
+        delivery.problem = (pending > 0).then(|| format!("{gave_up}{}", progress.problem()));
         (delivery.delivered, delivery.last_offsets) = (progress.delivered, progress.offsets);
         await_tear_down(&publisher.close(), &self.clock);
         Ok(delivery)

@@ -214,7 +214,7 @@ pub(crate) fn print_record(
 }
 
 pub(crate) fn judged(delivery: &Delivery, what: &str) -> Result<(), Failure> {
-    match (delivery.failed, &delivery.obstacle) {
+    match (delivery.failed, &delivery.problem) {
         (0, _) => Ok(()),
         (failed, None) => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),
         (failed, Some(why)) => Err(Failure::failed(format!("not delivered: {}: {why}", counted(failed, what)))),

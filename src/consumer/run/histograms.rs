@@ -48,7 +48,7 @@ impl HistogramThread {
             last: None,
             unconfirmed: Vec::new(),
             publish_at: Duration::ZERO,
-            trouble: LogThrottle::default(),
+            throttle: LogThrottle::default(),
             backoff: Backoff::default(),
         };
         std::thread::Builder::new().name("histograms".into()).spawn(move || {
@@ -83,7 +83,7 @@ struct HistogramWork {
     /// Versions that Kafka has acknowledged, and that the database may not have recorded yet.
     unconfirmed: Vec<(HourKey, i64)>,
     publish_at: Duration,
-    trouble: LogThrottle,
+    throttle: LogThrottle,
     backoff: Backoff,
 }
 
@@ -95,8 +95,8 @@ impl HistogramWork {
                 Ok(true) => Duration::ZERO,
                 Ok(false) if is_finishing => return,
                 Ok(false) => PAUSE,
-                Err(trouble) => {
-                    self.log(&trouble);
+                Err(error) => {
+                    self.log(&error);
                     if is_finishing {
                         return;
                     }
@@ -109,11 +109,11 @@ impl HistogramWork {
         }
     }
 
-    fn log(&self, trouble: &RoundError) {
-        if let RoundError::Store(error @ StoreError::Pooled(_)) = trouble {
+    fn log(&self, failure: &RoundError) {
+        if let RoundError::Store(error @ StoreError::Pooled(_)) = failure {
             // The store's thread reports it as an ERROR.
             log::debug!("histograms: {error}");
-        } else if let Some(line) = self.trouble.admit(&trouble.to_string(), self.clock.monotonic()) {
+        } else if let Some(line) = self.throttle.admit(&failure.to_string(), self.clock.monotonic()) {
             log::warn!("histograms: {line}; nothing is lost; retrying");
         }
     }
@@ -123,7 +123,7 @@ impl HistogramWork {
         let more_to_publish = self.publish(is_finishing && !has_more)?;
         if !has_more && !more_to_publish {
             self.backoff.reset();
-            if self.trouble.clear() {
+            if self.throttle.clear() {
                 log::info!("histograms: up to date again");
             }
         }
@@ -166,7 +166,7 @@ impl HistogramWork {
             };
             let (done, result) = publisher.publish(&hours);
             self.unconfirmed = done;
-            if let Err(trouble) = result {
+            if let Err(error) = result {
                 self.last = None;
                 // The interval is between two publications, and this was none.
                 self.publish_at = Duration::ZERO;
@@ -174,7 +174,7 @@ impl HistogramWork {
                 if acknowledged.is_ok() {
                     self.unconfirmed.clear();
                 }
-                return Err(trouble.into());
+                return Err(error.into());
             }
             failpoints::hit("hours-published");
             self.last = Some(last);

@@ -105,7 +105,7 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
 
 #[derive(Default)]
 struct RoundLog {
-    trouble: LogThrottle,
+    throttle: LogThrottle,
     unfinished_since: Option<Duration>,
 }
 
@@ -138,7 +138,7 @@ impl RoundLog {
                 false
             }
             Err(error) => {
-                if let Some(line) = self.trouble.admit(&error.to_string(), now) {
+                if let Some(line) = self.throttle.admit(&error.to_string(), now) {
                     log::warn!("retention: {line}; retrying in a minute");
                 }
                 false
@@ -148,7 +148,7 @@ impl RoundLog {
 
     fn unfinished(&mut self, why: &str, now: Duration) -> Option<(Level, String)> {
         let unfinished_for = now.saturating_sub(*self.unfinished_since.get_or_insert(now));
-        let why = self.trouble.admit(why, now)?;
+        let why = self.throttle.admit(why, now)?;
         if unfinished_for < UNFINISHED_MAX {
             return Some((Level::Info, format!("{why}; continuing in a minute")));
         }

@@ -27,7 +27,7 @@ pub(super) struct Member {
     refused: Option<Duration>,
     /// Polled while the loop waited for something else, and handled before the next poll.
     pending: PendingReports,
-    trouble: LogThrottle,
+    throttle: LogThrottle,
     /// Throttle of missing topics alone: news of the others does not end it.
     missing: LogThrottle,
     backoff: Backoff,
@@ -41,7 +41,7 @@ impl Member {
             unassigned_since: None,
             refused: None,
             pending: PendingReports::default(),
-            trouble: LogThrottle::default(),
+            throttle: LogThrottle::default(),
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
         })
@@ -99,14 +99,14 @@ impl Member {
         self.assigned = partitions;
     }
 
-    pub(super) fn log(&self, trouble: &str, now: Duration) {
-        if let Some(line) = self.trouble.admit(trouble, now) {
+    pub(super) fn log(&self, error: &str, now: Duration) {
+        if let Some(line) = self.throttle.admit(error, now) {
             log::warn!("Kafka: {line}");
         }
     }
 
-    pub(super) fn log_trouble(&mut self, trouble: &str, now: Duration) {
-        self.log(trouble, now);
+    pub(super) fn log_error(&mut self, error: &str, now: Duration) {
+        self.log(error, now);
         if self.assigned.is_empty() {
             self.unassigned_since.get_or_insert(now);
         }
@@ -127,7 +127,7 @@ impl Member {
     pub(super) fn recovered(&mut self) {
         self.backoff.reset();
         self.refused = None;
-        if self.trouble.clear() {
+        if self.throttle.clear() {
             log::info!("Kafka: reading again");
         }
     }

@@ -229,7 +229,7 @@ impl<'a> Consumer<'a> {
             }
             Polled::PositionLost(why) => self.look_up_again(&why, now),
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
-            Polled::Error(trouble) => self.member.log_trouble(&trouble, now),
+            Polled::Error(error) => self.member.log_error(&error, now),
             Polled::Refused(why) => self.member.log_refusal(&why, now),
             Polled::Fatal(why) => self.renew_client(&why),
         }
@@ -554,7 +554,7 @@ impl<'a> Consumer<'a> {
     fn back_off(&mut self, topic: usize, error: &RoundError) -> Duration {
         let now = self.liveness.now();
         match error {
-            RoundError::Kafka(trouble) => self.member.log(trouble, now),
+            RoundError::Kafka(error) => self.member.log(error, now),
             RoundError::Store(error) => self.store_thread.log(error, now),
         }
         let backoff = &mut self.topics[topic].backoff;

@@ -19,7 +19,7 @@ pub(super) struct StoreThread {
     url: StoreUrl,
     options: StoreOptions,
     worker: Option<StoreWorker>,
-    trouble: LogThrottle,
+    throttle: LogThrottle,
 }
 
 struct StoreWorker {
@@ -31,7 +31,7 @@ type Job = Box<dyn FnOnce(&mut dyn Store) + Send>;
 
 impl StoreThread {
     pub(super) fn new(url: &StoreUrl, options: StoreOptions) -> Self {
-        Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
+        Self { url: url.clone(), options, worker: None, throttle: LogThrottle::default() }
     }
 
     /// Runs `work` on the store's thread. `meanwhile` polls Kafka, to stay in the group, and returns how long to wait before its next
@@ -65,7 +65,7 @@ impl StoreThread {
     }
 
     pub(super) fn log(&self, error: &StoreError, now: Duration) {
-        let Some(line) = self.trouble.admit(&error.to_string(), now) else { return };
+        let Some(line) = self.throttle.admit(&error.to_string(), now) else { return };
         match error {
             StoreError::Misconfigured(_) | StoreError::Pooled(_) => {
                 log::error!("{line}; nothing is lost; retrying at least once a minute");
@@ -77,7 +77,7 @@ impl StoreThread {
     }
 
     pub(super) fn recovered(&self) {
-        if self.trouble.clear() {
+        if self.throttle.clear() {
             log::info!("the store is available again: {}", self.url);
         }
     }

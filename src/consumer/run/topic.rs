@@ -308,7 +308,7 @@ mod tests {
                     match *kinds.next().expect("no more is asked for") {
                         "record" => Polled::Record(at, Record::new(0, None, None, None)),
                         "nothing" => Polled::NoMessage,
-                        trouble => Polled::Error(trouble.to_owned()),
+                        error => Polled::Error(error.to_owned()),
                     }
                 },
             );

@@ -69,7 +69,7 @@ pub(super) struct Source {
     /// Number of [`Source::pause`] calls without their [`Source::resume`], and one for a message that waits for its schema.
     paused: BTreeMap<TopicPartition, u32>,
     waiting: PendingMessages,
-    registry_trouble: LogThrottle,
+    registry_throttle: LogThrottle,
     repetitions: Repetitions,
     search: Option<Receiver<Vec<(usize, Unreadable)>>>,
     unreadable: Vec<(usize, Unreadable)>,
@@ -122,7 +122,7 @@ impl Source {
             assigned_at: BTreeMap::new(),
             paused: BTreeMap::new(),
             waiting: PendingMessages::new(give_up),
-            registry_trouble: LogThrottle::default(),
+            registry_throttle: LogThrottle::default(),
             repetitions: Repetitions::default(),
             search: None,
             unreadable: Vec::new(),
@@ -192,7 +192,7 @@ impl Source {
     }
 
     fn log_waiting(&self, TopicPartition { topic, partition }: TopicPartition, why: &str) {
-        if let Some(line) = self.registry_trouble.admit(why, self.clock.monotonic()) {
+        if let Some(line) = self.registry_throttle.admit(why, self.clock.monotonic()) {
             log::warn!("{line}; {}[{partition}] waits for it, and nothing is skipped", self.name(topic));
         }
     }
@@ -213,7 +213,7 @@ impl Source {
                 if let Err(error) = self.resume(&[at]) {
                     return Some(Polled::PositionLost(error));
                 }
-                if !read.is_given_up && self.registry_trouble.clear() {
+                if !read.is_given_up && self.registry_throttle.clear() {
                     log::info!("the schema registry answers; reading {}[{}] again", self.name(at.topic), at.partition);
                 }
                 Some(Polled::Record(at, read.record))
@@ -225,7 +225,7 @@ impl Source {
     fn count_unreadable(&mut self, error: &KafkaError) -> Polled {
         let is_lost = loses_position(error);
         let reports = &self.consumer().context().reports;
-        let (_, reported) = (reports.take_refused(), reports.take_trouble());
+        let (_, reported) = (reports.take_refused(), reports.take_error());
         let error = reported.unwrap_or_else(|| error.to_string());
         if self.search.is_none() && (is_lost || self.repetitions.is_permanent(&error)) {
             match self.search() {
@@ -285,10 +285,10 @@ impl Source {
     /// Explains a poll without a message. librdkafka also reports an error by callback, in more words.
     fn explain(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
-        let trouble = reports.take_trouble();
-        match (reports.take_refused(), reports.take_refused_group().or(trouble).or(polled)) {
+        let error = reports.take_error();
+        match (reports.take_refused(), reports.take_refused_group().or(error).or(polled)) {
             (Some(refused), _) => Polled::Refused(refused),
-            (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Error(trouble)),
+            (None, Some(error)) => self.fatal().unwrap_or(Polled::Error(error)),
             (None, None) => Polled::NoMessage,
         }
     }

@@ -88,7 +88,7 @@ impl StandaloneConsumer {
 
     fn reported(&self) -> Option<String> {
         let reports = self.consumer.context();
-        reports.take_refused().or_else(|| reports.take_trouble())
+        reports.take_refused().or_else(|| reports.take_error())
     }
 
     pub fn assign_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {

@@ -122,8 +122,8 @@ fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64
         match client.poll(Duration::from_millis(100)) {
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Some(Look::Readable),
             Some(Err(error)) if is_unreadable(&error) => {
-                let trouble = client.context().take_trouble();
-                return Some(Look::Unreadable(trouble.as_deref().and_then(first_offset)));
+                let error = client.context().take_error();
+                return Some(Look::Unreadable(error.as_deref().and_then(first_offset)));
             }
             Some(Err(_)) | None => {}
         }

@@ -99,7 +99,7 @@ fn lines(report: &StatusReport) -> Vec<(&'static str, String)> {
         report
             .troubles
             .iter()
-            .map(|trouble| ("problem", format!("for {}: {}", length(report.asked_at - trouble.since), trouble.what))),
+            .map(|problem| ("problem", format!("for {}: {}", length(report.asked_at - problem.since), problem.what))),
     );
     let agent = report.agent.iter().map(|agent| match &report.version {
         Some(version) => format!("{agent}, version {version}"),

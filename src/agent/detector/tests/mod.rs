@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta};
 
 use super::*;
-use crate::agent::counters::{Carried, Counters, LinkKind, Packets};
+use crate::agent::counters::{ByteDelta, Counters, LinkKind, Packets};
 use crate::agent::detector::limit::Level;
 use crate::message::{Direction, Severity};
 
@@ -98,13 +98,13 @@ impl Host {
     fn record(&mut self, bytes: &[(u32, u64)]) -> Vec<String> {
         self.second += 1;
         let at = Duration::from_secs(self.second);
-        let amount = |(ifindex, rx_bytes): &(u32, u64)| Carried {
+        let amount = |(ifindex, rx_bytes): &(u32, u64)| ByteDelta {
             ifindex: *ifindex,
             rx_bytes: *rx_bytes,
             tx_bytes: 0,
             elapsed: SECOND,
         };
-        let reading = Reading { at, boottime: at, carried: bytes.iter().map(amount).collect(), ..Reading::default() };
+        let reading = Reading { at, boottime: at, deltas: bytes.iter().map(amount).collect(), ..Reading::default() };
         let mut detections = Detections::default();
         self.detector.observe(&reading, &self.stamp(), &mut detections);
         detections.bodies.iter().map(told).collect()
@@ -471,9 +471,9 @@ fn amounts_are_judged_as_they_are() {
     let mut host = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     host.second += 300;
     let at = Duration::from_secs(host.second);
-    let carried = vec![Carried { ifindex: 2, rx_bytes: 600_000, tx_bytes: 0, elapsed: SECOND * 300 }];
+    let deltas = vec![ByteDelta { ifindex: 2, rx_bytes: 600_000, tx_bytes: 0, elapsed: SECOND * 300 }];
     let mut detections = Detections::default();
-    let reading = Reading { at, boottime: at, carried, ..Reading::default() };
+    let reading = Reading { at, boottime: at, deltas, ..Reading::default() };
     host.detector.observe(&reading, &host.stamp(), &mut detections);
     let breach = detections.bodies[0].breach().unwrap();
     assert_eq!((breach.rate_bps, breach.duration_ms, breach.excess_bytes), (16_000, 300_000, 300_000));

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::csv::{Csv, CsvRecord, Dialect, RowError};
 use super::order::{PAUSE_INTERVALS, Placed, RowOrder, RowOutcome};
 use super::text::{STANDARD_INPUT, as_argument};
-use crate::agent::counters::{AddReason, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::agent::counters::{AddReason, ByteDelta, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::cli::stop_flag;
 use crate::message::Stamp;
 use crate::process::exit::Failure;
@@ -158,7 +158,7 @@ impl CounterSeries {
                 let recorded = recorded(meaning, record, spacing, self.interval);
                 // The bytes of a pause were carried at an unknown time.
                 let covered = spacing.filter(|spacing| !self.is_pause(*spacing));
-                reading.carried.extend(covered.and_then(|covered| carried(&recorded, covered)));
+                reading.deltas.extend(covered.and_then(|covered| delta(&recorded, covered)));
                 recorded
             }
         };
@@ -203,7 +203,7 @@ fn recorded(meaning: Meaning, record: &CsvRecord, spacing: Option<Duration>, int
     Recorded { elapsed, rx: amount(record.rx), tx: record.tx.map(amount) }
 }
 
-fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
+fn delta(recorded: &Recorded, spacing: Duration) -> Option<ByteDelta> {
     let whole = recorded.elapsed.filter(|elapsed| !elapsed.is_zero())?;
     let elapsed = whole.min(spacing);
     let bytes = |amount: Amount| {
@@ -217,7 +217,7 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
         bytes.min(most).min(i64::MAX as u128) as u64
     };
     let (rx_bytes, tx_bytes) = (bytes(recorded.rx), recorded.tx.map_or(0, bytes));
-    (!elapsed.is_zero()).then_some(Carried { ifindex: IFINDEX, rx_bytes, tx_bytes, elapsed })
+    (!elapsed.is_zero()).then_some(ByteDelta { ifindex: IFINDEX, rx_bytes, tx_bytes, elapsed })
 }
 
 struct Stdin(Arc<AtomicBool>);
@@ -288,25 +288,25 @@ mod tests {
     /// Second; bytes in each direction and the seconds they cover, as the detector gets them.
     type Judged = (u64, Option<(u64, u64, u64)>);
 
-    fn carried(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Judged> {
+    fn delta(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Judged> {
         let rows = read(text, meaning, interval);
-        let carried = |row: &ReplayRow| {
-            let carried = row.reading.carried.first();
-            let carried = carried.map(|carried| (carried.rx_bytes, carried.tx_bytes, carried.elapsed.as_secs()));
-            (row.reading.at.as_secs(), carried)
+        let delta = |row: &ReplayRow| {
+            let delta = row.reading.deltas.first();
+            let delta = delta.map(|delta| (delta.rx_bytes, delta.tx_bytes, delta.elapsed.as_secs()));
+            (row.reading.at.as_secs(), delta)
         };
-        rows.iter().map(carried).collect()
+        rows.iter().map(delta).collect()
     }
 
     #[test]
     fn bytes_and_rates_go_to_the_detector_as_they_are() {
         let text = "timestamp,value,sent\n10,800,80\n20,0,90\n25,720,95\n";
-        let bytes = carried(text, Meaning::Bytes, None);
+        let bytes = delta(text, Meaning::Bytes, None);
         assert_eq!(bytes, [(10, Some((800, 80, 10))), (20, Some((0, 90, 10))), (25, Some((720, 95, 5)))]);
-        let rates = carried(text, Meaning::BitsPerSecond, None);
+        let rates = delta(text, Meaning::BitsPerSecond, None);
         assert_eq!(rates, [(10, Some((1_000, 100, 10))), (20, Some((0, 113, 10))), (25, Some((450, 60, 5)))]);
         let ten = Duration::from_secs(10);
-        let per = carried(text, Meaning::BytesPer(ten), Some(ten));
+        let per = delta(text, Meaning::BytesPer(ten), Some(ten));
         assert_eq!(per, [(10, Some((800, 80, 10))), (20, Some((0, 90, 10))), (25, Some((360, 47, 5)))]);
         let rows = read(text, Meaning::Bytes, None);
         assert!(matches!(&rows[0].reading.changes[..], [LinkChange::Added(link, _)] if link.name == "eth0"));
@@ -318,14 +318,14 @@ mod tests {
         for bps in [1_000_001, 1_000_012, 1_000_013, 7, 0] {
             let seconds = Duration::from_secs(8);
             let recorded = Recorded { elapsed: Some(seconds), rx: Amount::Rate(bps), tx: None };
-            let carried = super::carried(&recorded, seconds).unwrap();
-            assert_eq!(crate::agent::detector::rate::bit_rate(carried.rx_bytes, carried.elapsed).bps(), bps);
+            let delta = super::delta(&recorded, seconds).unwrap();
+            assert_eq!(crate::agent::detector::rate::bit_rate(delta.rx_bytes, delta.elapsed).bps(), bps);
         }
         let recorded =
             Recorded { elapsed: Some(SECOND), rx: Amount::Rate(u64::MAX), tx: Some(Amount::Bytes(u64::MAX)) };
-        let carried = super::carried(&recorded, Duration::from_nanos(1)).unwrap();
-        for bytes in [carried.rx_bytes, carried.tx_bytes] {
-            let rate = crate::agent::detector::rate::bit_rate(bytes, carried.elapsed).bps();
+        let delta = super::delta(&recorded, Duration::from_nanos(1)).unwrap();
+        for bytes in [delta.rx_bytes, delta.tx_bytes] {
+            let rate = crate::agent::detector::rate::bit_rate(bytes, delta.elapsed).bps();
             assert!(rate <= i64::MAX as u64, "what a database holds");
         }
     }
@@ -333,17 +333,17 @@ mod tests {
     #[test]
     fn a_row_behind_a_pause_is_not_evaluated() {
         let text = "timestamp,value\n100,8\n101,8\n104,8\n108,8\n109,8\n";
-        let bytes = carried(text, Meaning::Bytes, Some(SECOND));
+        let bytes = delta(text, Meaning::Bytes, Some(SECOND));
         let wanted = [(100, Some((8, 0, 1))), (101, Some((8, 0, 1))), (104, Some((8, 0, 3))), (108, None)];
         assert_eq!(bytes[..4], wanted);
-        let per = carried(text, Meaning::BytesPer(SECOND), Some(SECOND));
+        let per = delta(text, Meaning::BytesPer(SECOND), Some(SECOND));
         assert_eq!(per[2..4], [(104, Some((8, 0, 1))), (108, None)], "for its own second");
-        let rates = carried(text, Meaning::BitsPerSecond, Some(SECOND));
+        let rates = delta(text, Meaning::BitsPerSecond, Some(SECOND));
         assert_eq!(rates[2..], [(104, Some((1, 0, 1))), (108, None), (109, Some((1, 0, 1)))]);
-        let first = carried("timestamp,value\n100,8\n200,8\n201,8\n", Meaning::Bytes, Some(SECOND));
+        let first = delta("timestamp,value\n100,8\n200,8\n201,8\n", Meaning::Bytes, Some(SECOND));
         assert_eq!(first, [(100, Some((8, 0, 1))), (200, None), (201, Some((8, 0, 1)))]);
-        assert_eq!(carried("timestamp,value\n5,8\n", Meaning::BytesPer(SECOND), Some(SECOND)), [(5, Some((8, 0, 1)))]);
-        assert_eq!(carried("timestamp,value\n5,8\n", Meaning::Bytes, None), [(5, None)]);
+        assert_eq!(delta("timestamp,value\n5,8\n", Meaning::BytesPer(SECOND), Some(SECOND)), [(5, Some((8, 0, 1)))]);
+        assert_eq!(delta("timestamp,value\n5,8\n", Meaning::Bytes, None), [(5, None)]);
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
         let text = "timestamp,value,sent\n1,0,4294967295\n2,7,5\n3,3,6\n";
         let counters = |bits| -> Vec<(u64, u64)> {
             let rows = read(text, Meaning::Counter(bits), None);
-            assert!(rows.iter().all(|row| row.reading.carried.is_empty() && row.reading.counters[0].bits == bits));
+            assert!(rows.iter().all(|row| row.reading.deltas.is_empty() && row.reading.counters[0].bits == bits));
             rows.iter().map(|row| (row.reading.counters[0].rx_bytes, row.reading.counters[0].tx_bytes)).collect()
         };
         assert_eq!(counters(CounterBits::B64), [(1, 4_294_967_296), (8, 6), (4, 7)]);

@@ -33,9 +33,9 @@ pub(crate) fn epoch_of_samples(events: Epoch) -> Epoch {
 }
 
 impl Delivered {
-    pub(crate) fn obstacle(&self) -> Option<&str> {
-        let of_samples = self.samples.as_ref().and_then(|samples| samples.obstacle.as_deref());
-        self.events.obstacle.as_deref().or(of_samples)
+    pub(crate) fn problem(&self) -> Option<&str> {
+        let of_samples = self.samples.as_ref().and_then(|samples| samples.problem.as_deref());
+        self.events.problem.as_deref().or(of_samples)
     }
 }
 

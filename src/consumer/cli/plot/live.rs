@@ -82,7 +82,7 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
     signal_hook::flag::register(SIGWINCH, Arc::clone(&resized)).map_err(Failure::failed)?;
     let mut view = View::new(command)?;
     let mut hours = LatestHours::default();
-    let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
+    let (clock, throttle) = (SystemClock::default(), LogThrottle::default());
     let mut is_new = true;
     let mut drawn_at = clock.monotonic();
     while !stop.load(Ordering::Relaxed) && command.n.is_none_or(|n| view.pictures < n) {
@@ -98,7 +98,7 @@ pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
                 }
             }
             Fetched::Error(why) => {
-                if let Some(line) = trouble.admit(&why, clock.monotonic()) {
+                if let Some(line) = throttle.admit(&why, clock.monotonic()) {
                     log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                 }
             }

@@ -155,7 +155,7 @@ impl Tail {
         stop: &AtomicBool,
         settings: &Settings,
     ) -> io::Result<()> {
-        let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
+        let (clock, throttle) = (SystemClock::default(), LogThrottle::default());
         let mut left = self.count.unwrap_or(u64::MAX);
         // With --until-end: partitions that are not at their end yet.
         begin.retain(|_, (from, end)| from < end);
@@ -184,7 +184,7 @@ impl Tail {
                     timeout = POLL;
                 }
                 Fetched::Error(why) => {
-                    if let Some(line) = trouble.admit(&why, clock.monotonic()) {
+                    if let Some(line) = throttle.admit(&why, clock.monotonic()) {
                         log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
                     }
                 }
