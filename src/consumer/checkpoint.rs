@@ -31,10 +31,10 @@ impl Checkpoint {
         self.last.into_iter().chain(older)
     }
 
-    /// Decides whether this is still the partition that was stored from. `found` is what the [known](Self::known) offsets hold; the
-    /// watermarks `low` and `high` were requested after it. A record that differs proves another topic, and one that is the same
-    /// proves this one; a hole proves nothing (transaction marker, retention, compaction). If neither is left although retention
-    /// has not come so far, only compaction took both; reading again from the start loses nothing then (guard 2).
+    /// Decides whether this is still the partition whose records were stored. `found` is what the [known](Self::known) offsets hold now;
+    /// the watermarks `low` and `high` were requested after it. A record that differs proves another topic, one that is the same proves
+    /// this one; a hole proves nothing (transaction marker, retention, compaction). If no known record is left, though retention has not
+    /// reached them all, the topic counts as recreated: if it was compaction after all, reading from the start does no harm (guard 2).
     pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> CheckpointVerdict {
         if self.next_offset > high {
             return CheckpointVerdict::Recreated("it ends before the last stored record");

@@ -67,7 +67,8 @@ pub enum FieldPresence {
     Optional,
 }
 
-/// Borrowed from the event or, where possible, from the message. `Epoch` is only written: it is read as a text, to be checked.
+/// Value of a field, borrowed from the event or, where possible, from the message. `Epoch` is only written: an epoch is read as `Text`,
+/// and checked later.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
     Number(u64),

@@ -17,7 +17,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 pub const ALL_INTERFACES: &str = "*";
 
-/// Reached after nine years of a million events per second; sums stay far from 2^63. A declaration up to it is open-ended.
+/// Highest `seq`: reached after nine years of a million events per second, and so low that sums stay far from 2^63. A loss whose last
+/// range ends with it is open-ended: how many events were lost is unknown.
 pub const SEQ_MAX: u64 = 1 << 48;
 
 /// In bytes: well within what a PostgreSQL index entry and a Kafka key hold.
@@ -79,8 +80,9 @@ pub enum Body {
     Unknown(String),
 }
 
-/// Readings at or above `clear_at` count, as do those that such a reading follows within `clear_for`. `started_at` begins the first
-/// reading of the rise, `raised_at` ends the one that raised the breach, `ended_at` the last so far at or above `clear_at`.
+/// State of a breach at an event. Readings at or above `clear_at` count, as do lower ones that such a reading follows within `clear_for`.
+/// `started_at` is the begin of the first reading of the rise, `raised_at` the end of the reading that raised the breach, `ended_at` the
+/// end of the last reading so far at or above `clear_at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub breach_id: SmolStr,

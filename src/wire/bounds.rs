@@ -15,7 +15,7 @@ pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// In bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;
 const KEYS: [&str; 3] = [BREACH_ID.name, LIMIT_NAME.name, INTERFACE.name];
-/// Records of one message: an agent splits its message long before, at 256 kB.
+/// Items of one rates message: up to three directions of each link. An agent splits its messages long before that, at 256 kB.
 const RECORDS_MAX: usize = 3 * 1_004;
 const LIMITS_MAX: usize = 1_000;
 /// In milliseconds: an agent's window divides an hour.
@@ -115,7 +115,7 @@ fn text(field: &Field, text: &str) -> Result<(), FieldError> {
 
 const NUL: &str = "holds a NUL character, which no database stores in a text";
 
-/// Parsing refuses lone surrogates and numbers out of range; NUL is refused here.
+/// Refuses NUL characters; lone surrogates and numbers out of range are refused by parsing.
 fn json(raw: &str) -> Result<(), DecodeError> {
     let Value::Object(fields) = serde_json::from_str(raw)? else { return Ok(()) };
     let bad = fields.iter().find(|(name, value)| name.contains('\0') || has_nul(value));

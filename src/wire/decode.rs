@@ -46,7 +46,7 @@ pub struct WriterSchema(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Avro(avro::Schema),
-    /// Without text: a field's number is never used again.
+    /// Needs no text of the schema: a field is known by its number, which is never used again.
     Protobuf,
     Json,
 }

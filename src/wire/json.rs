@@ -25,7 +25,7 @@ pub(super) fn encode_values(values: &FieldValues<'_>) -> Vec<u8> {
     json
 }
 
-/// Each key begins with a comma; the first one gives way to the brace.
+/// Ends an object. Each key was written with a comma before it; that of the first one becomes the opening brace.
 fn close(start: usize, json: &mut Vec<u8>) {
     json[start] = b'{';
     json.push(b'}');
@@ -66,7 +66,7 @@ fn items<T: Item<N>, const N: usize>(items: &[T], json: &mut Vec<u8>) {
     json.push(b']');
 }
 
-/// Exists once in the program, unlike [`put`].
+/// Writes a field of an item: a function of its own, lest [`put`] is inlined for each of them.
 fn put_item(field: &Field, value: Option<&FieldValue<'_>>, json: &mut Vec<u8>) {
     put(field, value, json);
 }

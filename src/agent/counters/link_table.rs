@@ -226,7 +226,7 @@ impl LinkTable {
         changes.append(&mut self.changes);
     }
 
-    /// Asks the drivers of links that are up only: others report -1, 0, 10 Mbit/s or the last speed.
+    /// Updates stale speeds. Only links that are up are asked: drivers of others report -1, 0, 10 Mbit/s or the last speed.
     fn ask_speeds(&mut self, facts: &impl LinkQueries) {
         let Self { selection, entries, changes, .. } = self;
         for Entry { link, speed_is_stale, .. } in entries {

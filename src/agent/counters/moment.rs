@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Reading;
 use crate::process::clock::Clock;
 
-/// Largest distance of the two clocks' readings; if longer, the process was not running in between.
+/// Longest time that reading both clocks may take; if it takes longer, the process was not running in between.
 const APART_MAX: Duration = Duration::from_millis(1);
 const ATTEMPTS_MAX: u32 = 5;
 

@@ -8,7 +8,7 @@ pub(super) struct Attachment {
     pub(super) bridge: Option<u32>,
 }
 
-/// Returns the links that count the bytes of `ifindex` too. In a veth pair, each beneath the other, only the lower one counts.
+/// Returns the links that count the bytes of `ifindex` too. Of a veth pair, each beneath the other, only the lower ifindex is a holder.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {

@@ -12,8 +12,8 @@ use crate::units::BitRate;
 
 pub(super) type WatchedLinks = BTreeMap<u32, WatchedLink>;
 
-/// A limit on a sum; times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow
-/// driver delays; each interval between the ends of their readings is one reading of the sum.
+/// A limit on the sum of several links; times are `CLOCK_BOOTTIME`. The sum is judged up to the time until which the traffic of all its
+/// links is known; a slow driver delays that. The end of any link's reading is also the end of a reading of the sum.
 #[derive(Debug)]
 pub(super) struct HostLimit {
     pub(super) limit: usize,

@@ -172,7 +172,8 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out what follows `after` in its series, at least one. Events that were handed out are evicted last.
+    /// Hands out the events that follow `after`, of the same series (events or rates): at least one, if there is any, even if it is larger
+    /// than `bytes_max`. Events that were handed out are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 

@@ -84,7 +84,7 @@ fn remove_old(path: &Path, latest: &Path) {
     for old in aside.iter().rev().skip(QUARANTINED_MAX - 1) {
         for suffix in ["-wal", ""] {
             if let Err(error) = unless_missing(&with_suffix(old, suffix), |path| fs::remove_file(path)) {
-                warn!("{}", chain(&error));
+                warn!("an old damaged journal could not be deleted: {}", chain(&error));
             }
         }
     }

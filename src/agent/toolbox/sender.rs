@@ -19,7 +19,7 @@ pub struct EventSender {
     pub(super) signals: SignalPipe,
     pub(crate) clock: SystemClock,
     events: u64,
-    /// Number of events, and the time of the last one or of the last turn with nothing to acknowledge.
+    /// Number of acknowledged events, and the time at which it last grew, or at which nothing was pending.
     acknowledged: (u64, Duration),
     is_stalled: bool,
 }

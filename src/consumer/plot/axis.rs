@@ -58,7 +58,7 @@ impl Quantity {
         }
     }
 
-    /// Accepts more than a `u64`: the tick above the largest value is shown as well.
+    /// Formats a value with at most one decimal. Takes more than a `u64`, since the tick above the largest value is shown too.
     pub(crate) fn show_round(self, value: f64) -> String {
         let (unit, factor) = self.unit(value);
         let scaled = value / factor;

@@ -11,7 +11,8 @@ use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutc
 use crate::process::clock::Clock;
 use crate::wire::{Decoder, Undecoded};
 
-/// `bytes` is the length of the payload, `None` for a tombstone; agent, epoch and seq are claimed by payload, headers or key.
+/// A dead letter without its payload, of which `bytes` is the length (`None` for a tombstone). Agent, epoch and seq are those that
+/// payload, headers or key claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub at: KafkaPosition,

@@ -70,7 +70,7 @@ pub fn read(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<Hi
 pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<MergedTraffic>, StoreError> {
     let mut merged = MergedTraffic::default();
     let since = links.since.unwrap_or_default().max(DateTime::UNIX_EPOCH);
-    // No time that text in SQLite puts in another order than its digits.
+    // Before the year 10000: SQLite keeps times as text, whose order is that of time only with years of four digits.
     let until = links.until.unwrap_or(DateTime::UNIX_EPOCH + TimeDelta::days(8_000 * 365));
     for piece in pieces(since, until) {
         if let Err(error) = stream(reader, &query(links, piece), |row| merged.add(KeptHistogram::read(row)?))? {

@@ -43,7 +43,8 @@ pub struct Percentile {
     pub coverage: MonthCoverage,
 }
 
-/// A link or some seconds of `partial` means are missing; `late` windows are in the means, but not in the one-second rates.
+/// Coverage of a month by means. A `partial` mean lacks a link, or some seconds of one; `late` windows are in the means, but not in the
+/// one-second rates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MonthCoverage {
     pub expected: u64,
@@ -155,7 +156,8 @@ fn start_of(interval: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(interval * INTERVAL_MS).unwrap_or_default()
 }
 
-/// `next` is the first interval in which each link may still be missing; `open` are those that may get more windows, by link.
+/// Sums for the means of one direction, while windows come in order of time. `next` has, for each link, the first interval not
+/// accounted for; `open` has the intervals that may get further windows, with what each link carried in them.
 struct MeanSums {
     first: i64,
     end: i64,

@@ -73,7 +73,8 @@ pub(super) type AgentHour = (String, DateTime<Utc>);
 /// Note that a window of this hour was stored; the number tells notes apart.
 pub(super) type HourNote = (i64, AgentHour);
 
-/// Hour after which the next transaction goes on: notes are taken by hour, not by age, so that those of one hour go together.
+/// Hour after which the next transaction continues. Notes are processed in order of their hours, not of their age, so that those of one
+/// hour are processed together.
 pub(super) struct DeriveCursor {
     after: Option<AgentHour>,
     series_per_hour: usize,

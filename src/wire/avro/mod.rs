@@ -17,10 +17,11 @@ use crate::message::fields::{Field, FieldPresence, FieldValue, Item};
 
 pub(super) const FINGERPRINT: u64 = 0x66a3_7fce_722c_d696;
 
-/// Followed by the fingerprint, little-endian.
+/// First bytes of Avro's single-object encoding; the schema's fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Former texts stay here: consumers read what older agents write.
+/// Returns the released schema that has this fingerprint. If the schema changes, its former text stays here: consumers read what older
+/// agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
@@ -95,7 +96,7 @@ impl AvroWriter<'_> {
         item.visit(&mut |field, value| self.item_field(field, value.as_ref()));
     }
 
-    /// Exists once in the program, unlike [`Self::field`].
+    /// Writes a field of an item: a function of its own, lest [`Self::field`] is inlined for each of them.
     fn item_field(&mut self, field: &Field, value: Option<&FieldValue<'_>>) {
         self.field(field, value);
     }

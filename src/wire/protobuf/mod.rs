@@ -111,7 +111,7 @@ fn values<const N: usize>(
     Ok(values)
 }
 
-/// Takes the last one of a value that comes twice; ranges come one by one.
+/// Reads one occurrence of a field. Ranges and items are appended to those before; any other value replaces the one before.
 #[cfg(feature = "consumer")]
 fn merge(
     field: &'static Field,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Interval at which readings hold several updates of any driver.
+/// Interval from which on every reading counts as exact: it holds several updates of any driver.
 const EXACT_INTERVAL: Duration = Duration::from_secs(10);
 // Longest time that a movement covers: the longer of these two.
 const COVERED_MAX: Duration = Duration::from_secs(10);
@@ -143,7 +143,8 @@ impl Cadence {
 
     fn mean(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
-        // Each update's time is known to one interval only. Few uneven gaps get half an interval more: too low a rate is safer.
+        // The time of an update is known only to within an interval. While gaps are few and uneven, half an interval is added to their
+        // sum: a rate that is too low is safer than one that is too high.
         let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
         let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
         let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };

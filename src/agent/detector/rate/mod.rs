@@ -32,7 +32,7 @@ pub struct Traffic {
 pub enum Verdict {
     First,
     Measured(Traffic),
-    /// Interval at which the driver updates moving counters is not known yet.
+    /// The interval at which the driver updates moving counters is not known yet.
     Learning,
     /// The counters did not change. The driver updates them rarely: a later change may include the bytes of this interval.
     Waiting,
@@ -50,9 +50,9 @@ pub enum Verdict {
 const PACKET_BYTES_MAX: u64 = 512 << 10;
 /// Twice the speed of the fastest links.
 const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
-/// Percentage of the link's speed that contradicts it: frames arrive whole, and clocks are read late.
+/// Percentage of a link's speed above which an exact reading contradicts it; not 100, since frames arrive whole and clocks are read late.
 const EXACT_TOLERANCE: f64 = 110.0;
-/// Percentage for a driver that may show two updates' bytes at once.
+/// Percentage above which other readings contradict it, since a driver may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
 const SUSPECTS_MAX: u32 = 2;
 /// Intervals above which a reading is a mean that hides what happened.

@@ -65,8 +65,8 @@ struct Closing {
     encoder: HistogramEncoder,
 }
 
-/// Sums of one link: of the closing window if `is_behind`; `is_whole` if it was measured without a gap since the window began.
-/// `balance` is the measured time minus the whole seconds counted so far, in nanoseconds.
+/// Sums of one link in the open window or, while `is_behind`, in the one that is closing. `is_whole` is true while the link has been
+/// measured without a gap since that window began. `balance` is the measured time minus the seconds counted so far, in nanoseconds.
 #[derive(Debug)]
 struct LinkWindow {
     interface: SmolStr,

@@ -201,7 +201,7 @@ fn a_link_that_comes_or_goes_says_from_where_or_to_where() {
     }
 }
 
-/// With nothing else in between three readings over the limit raise it.
+/// Three readings over the limit in a row raise a breach; a reset, a gap or a lower reading before the third prevents it.
 #[test]
 fn whatever_is_not_judged_breaks_a_rise() {
     let held = |scope| Limit { hold: SECOND * 3, ..limit("wan", scope) };
@@ -682,7 +682,7 @@ fn a_speed_is_doubted_until_there_is_another() {
 
 #[test]
 fn a_link_that_is_never_exact_is_probed_rarely_and_a_new_one_afresh() {
-    // Counts the readings of a busy link after which it is to be probed; at each probe its counter stands.
+    // Counts the readings of a busy link after which it is to be probed; at no probe has its counter moved.
     let probes = |host: &mut Host, readings: u64| {
         let probe = |_: &u64| {
             host.carry(&[(2, OVER)]);

@@ -40,7 +40,7 @@ pub(super) struct RowOrder {
 /// Multiple of the usual time between rows above which it is a jump or a pause.
 pub(super) const PAUSE_INTERVALS: f64 = 3.5;
 
-/// Bad rows behind a held row after which it is decided without a further row.
+/// Number of outcomes waiting behind a held row at which a bad row ends the wait: the held one is decided without a further good row.
 const STAGED_MAX: usize = 16;
 
 /// Shift of clocks at the end of daylight saving time.

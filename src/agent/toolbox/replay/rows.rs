@@ -184,7 +184,8 @@ impl CounterSeries {
     }
 }
 
-/// Adds 1, which cancels out in differences: a kernel's 0 may be a failed read, but in a file it is a value.
+/// Makes counters of a row's values, each plus 1, which cancels out in differences: the detector takes a 0 for a possibly failed read,
+/// which it can be from a kernel, but in a file it is a value.
 fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),

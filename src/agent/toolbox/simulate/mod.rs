@@ -62,7 +62,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Takes about this many events, in the week before `end` if that has room for them.
+    /// Makes a schedule of about `events` events: within the week before `end`, with incidents as frequent as usual; or, if there are too
+    /// many for that, with more frequent ones, over a week or longer.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
         // The random incidents may take longer, and must not end in the future.

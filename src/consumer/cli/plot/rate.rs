@@ -150,7 +150,7 @@ fn begin(series: &mut Vec<RateSeries>, since: DateTime<Utc>, step: RateStep) -> 
     }
 }
 
-/// Returns a time, not after the given one, from which that one's window, hour or day is read.
+/// Rounds a time down to the hour or day, so that a query from there on reads the window, hour or day that holds it.
 fn floor(time: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
     let seconds = match step {
         // The longest window is an hour.

@@ -1,4 +1,4 @@
-//! Distributions in a terminal: a chart of blocks for up to three links, a line for each of more.
+//! Distributions in a terminal: for up to three links, a chart of blocks each; for more, a line each.
 
 use super::{Chart, HistogramPlot};
 use crate::consumer::plot::axis::{Axis, Quantity};
@@ -6,7 +6,7 @@ use crate::consumer::plot::screen::{
     BOLD, CHARTS_MAX, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, cut_name, width,
 };
 
-/// Columns below which a line has its name above.
+/// Width in columns below which a link's name is in a row of its own, above its line.
 const NARROW: usize = 44;
 const NUMBER: usize = 13;
 

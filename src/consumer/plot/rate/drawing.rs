@@ -266,7 +266,7 @@ fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Are
     drawing.path(&edge, &format!("edge {}{class}-edge", if is_dense { "thin " } else { "" }));
 }
 
-/// Adds a step for each place and height that differs from the last.
+/// Adds steps `(x, y)` to a path: a vertical line where the height changes, and one horizontal line for all steps of the same height.
 fn steps(path: &mut String, steps: impl Iterator<Item = (f64, f64)>, first: bool) {
     let mut height = if first { None } else { Some(String::new()) };
     let mut end: Option<String> = None;

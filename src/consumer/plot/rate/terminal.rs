@@ -1,4 +1,4 @@
-//! Rates in a terminal: a chart of blocks for up to three links, a line for each of more.
+//! Rates in a terminal: for up to three links, a chart of blocks each; for more, a line each.
 
 use anstyle::Style;
 
