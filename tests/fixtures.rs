@@ -355,6 +355,8 @@ fn fill(url: &str) {
     derive(url);
 }
 
+const BY_DAY: &[&str] = &["rates", "--since", "2026-11-20T00:00:00Z", "--until", "2026-11-21T00:00:00Z", "--by", "day"];
+
 const QUESTIONS: [&[&str]; 11] = [
     &["events"],
     &["breaches"],
@@ -362,7 +364,7 @@ const QUESTIONS: [&[&str]; 11] = [
     &["losses"],
     &["totals"],
     &["rates", "--since", "2026-11-20T00:00:00Z", "--until", "2026-11-21T00:00:00Z", "--by", "window"],
-    &["rates", "--since", "2026-11-20T00:00:00Z", "--until", "2026-11-21T00:00:00Z", "--by", "day"],
+    BY_DAY,
     &["histogram", "--since", "2026-11-20T12:00:00Z", "--until", "2026-11-20T13:00:00Z"],
     &["histogram", "--since", "2026-11-20T00:00:00Z", "--until", "2026-11-21T00:00:00Z", "--direction", "rx"],
     &["percentile", "--agent", "gw", "--month", "2026-10", "--billing-day", "28"],
@@ -413,7 +415,7 @@ fn is_continued(url: &str, then: &Value) {
     drop(store);
     derive(url);
     let received = |answers: &Value| {
-        let days = answers[QUESTIONS[6].join(" ")].as_array().unwrap();
+        let days = answers[BY_DAY.join(" ")].as_array().unwrap();
         days.iter().find(|day| day["direction"] == "rx").unwrap()["measured_s"].as_u64().unwrap()
     };
     assert_eq!(

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::links::{LatestFlag, LimitFlags, QuestionFlags};
+use super::flags::{LatestFlag, LimitFlags, QuestionFlags};
 use super::table::ReportTable;
 use crate::consumer::report::breaches::{self, BreachFilter, BreachRow};
 use crate::process::exit::Failure;

@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::common::unavailable;
-use super::links::QuestionFlags;
+use super::flags::QuestionFlags;
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::histogram::{self, HistogramBins};
 use crate::process::exit::Failure;

@@ -1,6 +1,6 @@
 use clap::{Args, ValueEnum};
 
-use super::links::{LatestFlag, QuestionFlags};
+use super::flags::{LatestFlag, QuestionFlags};
 use super::table::ReportTable;
 use crate::consumer::report::rates::{self, RateFilter, RateRow, RateStep};
 use crate::process::clock::{Clock as _, SystemClock};

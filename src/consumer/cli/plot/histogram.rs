@@ -4,7 +4,7 @@ use clap::Args;
 use super::picture::Picture;
 use super::rate::{Names, busiest, of_series, unreadable};
 use crate::consumer::cli::common::{Common, unavailable};
-use crate::consumer::cli::links::{LinkFlags, TimeFlags};
+use crate::consumer::cli::flags::{LinkFlags, TimeFlags};
 use crate::consumer::plot::{Distribution, HistogramPlot, time_span};
 use crate::consumer::report::rates::RateStep;
 use crate::consumer::report::{LinkFilter, histogram};

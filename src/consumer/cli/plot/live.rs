@@ -17,7 +17,7 @@ use super::rate::Names;
 use crate::cli::{output, stop_flag};
 use crate::config::TopicRole;
 use crate::consumer::cli::common::unavailable;
-use crate::consumer::cli::links::LinkFlags;
+use crate::consumer::cli::flags::LinkFlags;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
 use crate::consumer::report::histogram::HistogramBins;
 use crate::consumer::{Fetched, StandaloneConsumer};

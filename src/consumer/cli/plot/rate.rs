@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::picture::Picture;
 use crate::consumer::cli::common::{Common, unavailable};
-use crate::consumer::cli::links::{LinkFlags, TimeFlags};
+use crate::consumer::cli::flags::{LinkFlags, TimeFlags};
 use crate::consumer::cli::rates::By;
 use crate::consumer::plot::{LimitLine, RatePlot, RateSeries};
 use crate::consumer::report::rates::{self, RateFilter, RatePoint, RateRow, RateStep};
