@@ -31,7 +31,7 @@ struct RatesFixture {
     now: DateTime<Utc>,
 }
 
-/// Columns of an hour or a day, with its counts in fixture of the bytes: libraries may write one histogram in several ways.
+/// Columns of an hour or a day, with its counts in place of the bytes: libraries may write one histogram in several ways.
 type Summary = (String, Vec<Bin>);
 
 impl RatesFixture {
@@ -213,7 +213,7 @@ fn notes_of_an_hour_go_together_however_many_wait(fixture: &mut RatesFixture) {
         "0",
         "both notes went with the hour"
     );
-    // One that lies before the fixture where the derivation goes on is found too.
+    // One that lies before the place where the derivation goes on is found too.
     fixture.store_events([&window("a", 1)]);
     fixture.derive();
     assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");

@@ -27,7 +27,7 @@ pub enum Undecoded {
 }
 
 pub trait Schemas {
-    /// Returns `Never` if there certainly is no such schema, `Transient` if the registry could not be reached.
+    /// Returns `Permanent` if there certainly is no such schema, `Transient` if the registry could not be reached.
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 

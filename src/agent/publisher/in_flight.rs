@@ -1,4 +1,4 @@
-//! Items numbered in command of arrival, which leave in almost the same command.
+//! Items numbered in order of arrival, which leave in almost the same order.
 
 use std::collections::VecDeque;
 

@@ -8,7 +8,7 @@
 //!          journal: removed ◄── acknowledged ◄──reports──────            session's end ◄─ reports, errors
 //! ```
 //! Whatever goes wrong, a session ends for a `SessionEnd`, and the next producer sends all that is unacked
-//! again, in command. An event that Kafka has and the journal still holds is sent twice, never not at all.
+//! again, in order. An event that Kafka has and the journal still holds is sent twice, never not at all.
 
 mod backoff;
 mod commands;

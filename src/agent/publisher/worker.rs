@@ -1,5 +1,5 @@
 //! The thread that owns the producer. It has one answer to every failure: give this producer up, wait, make a new one, and send
-//! everything that is not acknowledged again, in command, from the oldest.
+//! everything that is not acknowledged again, in order, from the oldest.
 //!
 //! ```text
 //!             ┌───────────── back-off over, flush demanded ───────────────┐

@@ -94,7 +94,7 @@ struct Agent {
     throttle: LogThrottle,
     skipped: SkippedReadings,
     heartbeat: Heartbeat,
-    vitals: AgentHealth,
+    health: AgentHealth,
     outcome: Outcome,
     notifier: Notifier,
 }
@@ -148,7 +148,7 @@ impl Agent {
         }
         let Directories { runtime, .. } = Directories::from_environment();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
-        let vitals = AgentHealth { started_ms: now.monotonic_ms, ..AgentHealth::default() };
+        let health = AgentHealth { started_ms: now.monotonic_ms, ..AgentHealth::default() };
         let (reading, detections, throttle, skipped, heartbeat, outcome) = Default::default();
         let notifier = Notifier::ready(settings.interval);
         let mut agent = Self {
@@ -168,7 +168,7 @@ impl Agent {
             throttle,
             skipped,
             heartbeat,
-            vitals,
+            health,
             outcome,
             notifier,
         };
@@ -270,15 +270,15 @@ impl Agent {
         if let Err(error) = self.source.read(&*self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
             let now = self.stamp();
-            self.vitals.counters.start(now.monotonic_ms, &what);
+            self.health.counters.start(now.monotonic_ms, &what);
             self.log_error(&what);
             self.add_rates(false, &now);
             self.keep_journal(&now);
             return;
         }
         let now = self.stamp_of_reading();
-        self.vitals.counters.resolve();
-        self.vitals.last_tick_ms = Some(now.monotonic_ms);
+        self.health.counters.resolve();
+        self.health.last_tick_ms = Some(now.monotonic_ms);
         self.detector.observe(&self.reading, &now, &mut self.detections);
         if self.outcome.ticks == 1 && self.settings.limits.is_empty() {
             warn!("{}", check::no_limit(&self.settings, &self.detector));
@@ -360,7 +360,7 @@ impl Agent {
 
     fn finish(mut self, signals: &SignalPipe) -> Outcome {
         self.notifier.stopping();
-        self.vitals.ending = true;
+        self.health.ending = true;
         let reason = if signals.stop_requested() { Reason::Signal } else { Reason::Finished };
         self.add_last_events(reason);
         self.keep_rates();
@@ -443,7 +443,7 @@ impl Agent {
     }
 
     fn report_error(&mut self, message: &str) {
-        self.vitals.others.note(self.stamp().monotonic_ms, message);
+        self.health.others.note(self.stamp().monotonic_ms, message);
         self.log_error(message);
     }
 

@@ -31,21 +31,21 @@ impl Agent {
         let journal = self.system.journal();
         let (durability, next_id, pending, lost, disk) =
             (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.problems());
-        let Self { settings, vitals, publisher, rates, outcome, source, detector, .. } = self;
+        let Self { settings, health, publisher, rates, outcome, source, detector, .. } = self;
         let progress = publisher.progress();
-        let parts = [&disk, &vitals.counters, &progress.problems, &rates.publisher.progress().problems, &vitals.others];
+        let parts = [&disk, &health.counters, &progress.problems, &rates.publisher.progress().problems, &health.others];
         let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
         let lasting: Vec<&Problem> = parts.iter().filter_map(|part| part.ongoing.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);
         let next_flush = publisher.next_flush().map(|next| now.observed_at + next.saturating_sub(monotonic));
         let report = StatusReport {
-            state: if vitals.ending { AgentState::Ending } else { AgentState::Running },
+            state: if health.ending { AgentState::Ending } else { AgentState::Running },
             healthy: lasting.is_empty(),
             asked_at: now.observed_at,
             agent: Some(settings.agent.clone()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             pid: Some(std::process::id()),
-            started_at: Some(moment(vitals.started_ms)),
+            started_at: Some(moment(health.started_ms)),
             state_dir: std::path::absolute(&settings.state_dir).unwrap_or_else(|_| settings.state_dir.clone()),
             kept_on: Some(if durability == Durability::OnDisk { "disk" } else { "memory" }.to_owned()),
             epoch: next_id.map(|next| next.epoch.to_string()),
@@ -56,7 +56,7 @@ impl Agent {
             source: Some(source.name().to_owned()),
             limits: Some(settings.limits.len()),
             interval_ms: u64::try_from(settings.interval.as_millis()).ok(),
-            last_tick_at: vitals.last_tick_ms.map(moment),
+            last_tick_at: health.last_tick_ms.map(moment),
             ticks: Some(outcome.ticks),
             skipped_ticks: Some(outcome.skipped),
             topic: Some(settings.publisher.topic.clone()),

@@ -11,7 +11,7 @@ use crate::process::backoff::Backoff;
 use crate::process::log_throttle::LogThrottle;
 use crate::units::lasting;
 
-/// PendingReports by urgency: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
+/// Latest report of each kind, by urgency: librdkafka reports some only once, so that one kind must not replace another.
 #[derive(Default)]
 struct PendingReports(BTreeMap<u8, Polled>);
 

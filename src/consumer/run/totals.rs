@@ -8,7 +8,7 @@ use crate::consumer::store::{Reader, TotalKey};
 use crate::units::ByteCount;
 
 pub(super) struct TotalsLog {
-    added_totals: Option<Sender<Sums>>,
+    sender: Option<Sender<Sums>>,
     ended: Receiver<()>,
 }
 
@@ -16,30 +16,30 @@ const END_MAX: Duration = Duration::from_secs(2);
 
 impl TotalsLog {
     pub(super) fn start(reader: Box<dyn Reader + Send>) -> std::io::Result<Self> {
-        let (added_totals, changes) = channel::<Sums>();
+        let (sender, changes) = channel::<Sums>();
         let (end, ended) = channel();
         std::thread::Builder::new().name("totals".into()).spawn(move || {
             let mut totals = Totals::new(reader);
-            while let Ok(mut added_totals) = changes.recv() {
+            while let Ok(mut added) = changes.recv() {
                 // Changes that came while the database was asked are one line.
-                changes.try_iter().for_each(|more| add(&mut added_totals, &more));
-                totals.lines(&added_totals).iter().for_each(|line| log::info!("{line}"));
+                changes.try_iter().for_each(|more| add(&mut added, &more));
+                totals.lines(&added).iter().for_each(|line| log::info!("{line}"));
             }
             drop(end);
         })?;
-        Ok(Self { added_totals: Some(added_totals), ended })
+        Ok(Self { sender: Some(sender), ended })
     }
 
-    pub(super) fn log(&self, added_totals: &Sums) {
-        if let Some(changes) = &self.added_totals {
-            let _ = changes.send(added_totals.clone());
+    pub(super) fn log(&self, added: &Sums) {
+        if let Some(changes) = &self.sender {
+            let _ = changes.send(added.clone());
         }
     }
 }
 
 impl Drop for TotalsLog {
     fn drop(&mut self) {
-        self.added_totals = None;
+        self.sender = None;
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("totals: the database does not answer; the last ones are not logged");
         }
@@ -63,9 +63,9 @@ impl Totals {
         Self { since_start: Sums::new(), reader }
     }
 
-    fn lines(&mut self, added_totals: &Sums) -> Vec<String> {
-        add(&mut self.since_start, added_totals);
-        let keys: Vec<&TotalKey> = added_totals.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
+    fn lines(&mut self, added: &Sums) -> Vec<String> {
+        add(&mut self.since_start, added);
+        let keys: Vec<&TotalKey> = added.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
         let stored = match totals::sums(&mut *self.reader, &keys) {
             Ok(stored) => stored,
             Err(why) => {

@@ -338,18 +338,18 @@ pub(super) fn breach_changes<'a>(
     for (key, mut latest) in breaches {
         let known = known.get(&key);
         let before = known.map_or(0, |known| known.counted_bytes);
-        let added_totals = latest.counted_bytes - before;
+        let added_bytes = latest.counted_bytes - before;
         latest.counted_bytes = latest.counted_bytes.max(before);
         match known {
             Some(known) if Rank::of(latest.event, latest.breach).cmp(&known.rank).is_gt() => {
                 changes.changed.push((latest, *known));
             }
-            Some(known) if added_totals > 0 => changes.counted.push((latest, *known)),
+            Some(known) if added_bytes > 0 => changes.counted.push((latest, *known)),
             Some(_) => {}
             None => changes.new.push(latest),
         }
         let is_counted = known.is_none() && was_seen(latest.event);
-        if !is_counted && (added_totals > 0 || known.is_none()) {
+        if !is_counted && (added_bytes > 0 || known.is_none()) {
             let LatestBreach { event, breach, .. } = latest;
             let key = TotalKey {
                 agent: event.stamp.agent.as_str().to_owned(),
@@ -359,7 +359,7 @@ pub(super) fn breach_changes<'a>(
             };
             let (breaches, bytes) = changes.totals.entry((key, breach.raised_at.date_naive())).or_default();
             *breaches += i64::from(known.is_none());
-            *bytes = bytes.saturating_add(added_totals.max(0));
+            *bytes = bytes.saturating_add(added_bytes.max(0));
         }
     }
     changes

@@ -20,7 +20,7 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// OffsetRanges of a snapshot, which holds up vacuum, but no `transaction_timeout`: a terminal may take longer to read it.
+/// Time-outs of a snapshot, which holds up vacuum, but no `transaction_timeout`: a terminal may take longer to read it.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
