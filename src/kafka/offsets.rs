@@ -27,7 +27,10 @@ pub fn partitions<C: ConsumerContext>(
     reported: impl FnOnce() -> Option<String>,
 ) -> Result<PartitionNumbers, String> {
     let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|error| match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BrokerTransportFailure) => reported().unwrap_or_else(|| "no broker answers".to_owned()),
+        // Brokers that close each connection: whether librdkafka counts them as down before the time is up is chance.
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
+            reported().unwrap_or_else(|| "no broker answers".to_owned())
+        }
         _ => error.to_string(),
     })?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -73,8 +76,7 @@ pub fn at_times<C: ConsumerContext>(
     retry_transient(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
 }
 
-/// Retries for `ask_max` while there is no leader or coordinator: of a new topic, after a move, or in a new cluster, which has no
-/// coordinator until it has created `__consumer_offsets`.
+/// Retries for `ask_max` while there is no leader or coordinator, as of a new topic, after a move, or in a new cluster.
 fn retry_transient<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{
         CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition,
