@@ -90,7 +90,7 @@ impl Secure {
             Entry::Clear => "CLEAR",
         };
         let brokers = kafka.listener(listener);
-        let pipeline = Pipeline::behind(name, &kafka, &brokers, &postgres, str::to_owned);
+        let pipeline = Pipeline::new(name, &kafka, &postgres).behind(&brokers);
         let secure = Self { pipeline, kafka, authority, server, files, _home: home };
         secure.mend_files();
         let tables = secure.tables(entry);

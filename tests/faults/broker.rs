@@ -64,7 +64,7 @@ fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
     let proxy = Proxy::new("");
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || Pipeline::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).behind(&proxy.address()).named();
     rounds(fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(mode);
@@ -109,7 +109,7 @@ fn outage_over_5_min() {
     let test = "faults::broker::outage_over_5_min";
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || Pipeline::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).behind(&proxy.address()).named();
     rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(Mode::Refuse);

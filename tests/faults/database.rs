@@ -42,8 +42,9 @@ fn database_stopped() {
 
 fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> Pipeline {
     proxy.set_upstream(&postgres.address());
-    let through = |url: &str| url.replace(&postgres.address(), &proxy.address());
-    Pipeline::behind(name, kafka, &kafka.address, postgres, through).named()
+    let pipeline = Pipeline::new(name, kafka, postgres);
+    let url = pipeline.database.url.replace(&postgres.address(), &proxy.address());
+    pipeline.stored_at(&url).named()
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn rebalances() {
     let fault = Fault { name: "rebalances", short: 5, long: 200, fresh_every: 20 };
     let make = || {
         let topic = kafka.topic(fault.name, 4);
-        let pipeline = Pipeline::over(topic, fault.name, &kafka, &kafka.address, &postgres, str::to_owned);
+        let pipeline = Pipeline::with_topic(topic, fault.name, &kafka, &postgres);
         let members: Vec<_> = (0..2).map(|_| start_member(&pipeline)).collect();
         (pipeline, members)
     };

@@ -38,33 +38,14 @@ pub(crate) fn busy(brokers: &str, topic: &str) -> String {
 impl Pipeline {
     /// Makes a pipeline with a topic and a database of its own on these servers.
     pub(crate) fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
-        Self::behind(name, kafka, &kafka.address, postgres, str::to_owned)
+        Self::with_topic(kafka.topic(name, 1), name, kafka, postgres)
     }
 
-    /// Makes a pipeline where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
-    pub(crate) fn behind(
-        name: &str,
-        kafka: &Kafka,
-        brokers: &str,
-        postgres: &Postgres,
-        store: impl Fn(&str) -> String,
-    ) -> Self {
-        Self::over(kafka.topic(name, 1), name, kafka, brokers, postgres, store)
-    }
-
-    /// Makes such a pipeline with an existing topic.
-    pub(crate) fn over(
-        topic: String,
-        name: &str,
-        kafka: &Kafka,
-        brokers: &str,
-        postgres: &Postgres,
-        store: impl Fn(&str) -> String,
-    ) -> Self {
+    pub(crate) fn with_topic(topic: String, name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
         let database = postgres.database(&name.replace('-', "_"));
         Self {
-            agent: Agent::new(&busy(brokers, &topic)),
-            consumer: Consumer::new(brokers, &topic, &store(&database.url)),
+            agent: Agent::new(&busy(&kafka.address, &topic)),
+            consumer: Consumer::new(&kafka.address, &topic, &database.url),
             checker: Checker::default(),
             kafka: kafka.address.clone(),
             before: Verdict::default(),
@@ -72,6 +53,19 @@ impl Pipeline {
             topic,
             database,
         }
+    }
+
+    /// Lets the programs reach Kafka at `brokers`.
+    pub(crate) fn behind(self, brokers: &str) -> Self {
+        let agent = Agent::new(&busy(brokers, &self.topic));
+        let consumer = Consumer::new(brokers, &self.topic, &self.database.url);
+        Self { agent, consumer, ..self }
+    }
+
+    /// Lets the consumer reach the database at `url`.
+    pub(crate) fn stored_at(self, url: &str) -> Self {
+        let consumer = Consumer::new(&self.kafka, &self.topic, url);
+        Self { consumer, ..self }
     }
 
     /// Names the consumer (`group.instance.id`): it takes its partitions over at once, without waiting for a session to end.
