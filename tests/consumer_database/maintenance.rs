@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use highwater::consumer::store::{PartitionWidth, Retention, StoreUrl};
-use highwater::message::Event;
 
 use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
 use crate::support::consumer::{self, Consumer, Database};
-use crate::support::events::{event, noon, produce, started, updated, updates};
+use crate::support::events::{produce, updated, updates};
 use crate::support::faketime;
 use crate::support::netns::skip;
 use crate::support::process::Running;
@@ -22,7 +21,7 @@ fn maintained_for() -> Duration {
 }
 
 /// Sends updates from `first` on for as long as maintenance takes: each is stored within 5 s.
-fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, running: &Running) {
+pub(super) fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, running: &Running) {
     let began = Instant::now();
     for seq in first.. {
         let sent = Instant::now();
@@ -131,65 +130,3 @@ fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
 const OLD_GAP: &str = "
     INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause, noticed_at)
     VALUES ('', 't', 0, 0, 0, 1, 'expired', '2020-01-01')";
-
-/// A partition that is being read is dropped later, and no session waits.
-#[test]
-fn retention_ends_at_the_first_lock_that_is_held() {
-    let Some(postgres) = postgres("maintenance::retention_ends_at_the_first_lock_that_is_held") else { return };
-    let database = postgres.database("locked");
-    let url = StoreUrl::parse(&database.url, None, None).unwrap();
-    let mut stored = url.open(&options_for(PartitionWidth::Day));
-    let old: Vec<Event> = (1..=30_u64)
-        .map(|seq| {
-            let mut event = event("gw", seq, started());
-            event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
-            event
-        })
-        .collect();
-    store_first(&mut *stored, &old).unwrap();
-    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
-    let day = Duration::from_secs(86_400);
-    let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
-    let mut maintenance = url.maintenance(&options_for(PartitionWidth::Day));
-    let mut run = || maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
-    // As pg_dump does.
-    let mut dump = database.client();
-    dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
-    let began = Instant::now();
-    let maintained = run();
-    assert_eq!((maintained.dropped.len(), maintained.unfinished.is_some()), (0, true), "{maintained:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(stored.apply(&batch_of_events(30, &updates(31..=40)), Utc::now()).unwrap().inserted, 10);
-    dump.batch_execute("ROLLBACK").unwrap();
-    let maintained = run();
-    assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));
-    assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)");
-}
-
-/// A partition that a session reads is dropped later, and storing goes on beside each attempt.
-#[test]
-fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
-    let Some((kafka, postgres)) =
-        servers_with_fail_points("maintenance::storing_goes_on_while_a_session_holds_a_lock_that_retention_needs")
-    else {
-        return;
-    };
-    let (topic, database) = (kafka.topic("held", 1), postgres.database("held"));
-    let mut old = event("gw", 1, started());
-    old.stamp.observed_at = noon() - TimeDelta::days(900);
-    produce(&kafka.address, &topic, &[old, updated("gw", 2)]);
-    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    consumer.until_end();
-    let partition = "SELECT min(tableoid::regclass::text) FROM events WHERE seq = 1";
-    let partition = database.ask(partition).trim_matches(['(', ')']).to_owned();
-    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
-    let mut holder = database.client();
-    holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
-    let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
-    running.until(&format!("retention: {partition} is in use; continuing in a minute"));
-    storing_goes_on(&kafka, &topic, &database, 3, &running);
-    assert!(!running.log().contains("retention: dropped"), "{}", running.log());
-    database.until("SELECT xact_rollback > 5 FROM pg_stat_database WHERE datname = current_database()", "(t)");
-    holder.batch_execute("ROLLBACK").unwrap();
-    running.until(&format!("retention: dropped {partition}"));
-}

@@ -1,6 +1,7 @@
 //! Databases as operators have them: busy, locked, pooled, shared, with settings and triggers of their own. Storing goes on, or
 //! reports what would mend it; nothing is skipped.
 
+mod detachment;
 mod maintenance;
 mod migrations;
 mod partitions;

@@ -1,16 +1,18 @@
-//! Retention in PostgreSQL, in a session of its own: partitions are dropped, rows deleted in pieces, up to the first held lock.
+//! Retention in PostgreSQL, in a session of its own: partitions are detached and dropped, rows deleted in pieces, up to the first
+//! held lock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use postgres::{Client, Error, IsolationLevel, Transaction};
+use chrono::{DateTime, Utc};
+use postgres::{Client, Error, IsolationLevel};
 
 use super::address::Address;
-use super::partitions::{self, Partition};
+use super::detachment::{self, Detached};
+use super::partitions;
 use super::sqlstate::{Class, class};
-use super::{HELD_MAX, migrations, pooler, quoted, session};
+use super::{HELD_MAX, MAINTENANCE_SETTINGS, migrations, pooler, session};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
@@ -22,8 +24,6 @@ pub(in crate::consumer::store) struct PostgresMaintenance {
     application: String,
     progress: Arc<StoreProgress>,
 }
-
-const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
 /// Advisory lock of a round: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
@@ -40,9 +40,6 @@ pub(super) fn end_lock_holder(client: &mut Client, lock: i64, silent_max: &str) 
 }
 
 const PIECE: i64 = 10_000;
-
-/// Time by which the newest row of a partition may be newer than its note: see [`partitions`].
-const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Series with a gap that was noticed before `$1`: below the first range, or between two.
 const WITH_OLD_GAPS: &str = "
@@ -108,7 +105,7 @@ impl Maintenance for PostgresMaintenance {
         // Poolers would keep its lock and settings in their session.
         pooler::refuse(&self.address, &self.application)?;
         let mut client = session::connect(&self.address, &self.application)?;
-        client.batch_execute(SETTINGS)?;
+        client.batch_execute(MAINTENANCE_SETTINGS)?;
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
         self.progress.count_answer();
@@ -123,7 +120,7 @@ impl Maintenance for PostgresMaintenance {
         if let Some(seconds) = failpoints::value("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
             client.batch_execute("SET statement_timeout = 0")?;
             client.execute("SELECT pg_sleep($1)", &[&seconds])?;
-            client.batch_execute(SETTINGS)?;
+            client.batch_execute(MAINTENANCE_SETTINGS)?;
         }
         let clock = SystemClock::default();
         let now = match now {
@@ -244,56 +241,41 @@ impl Round<'_> {
     }
 
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
+        self.drop_detached(maintained)?;
         let mut transaction = self.client.transaction()?;
-        let standing = partitions::read(&mut transaction)?;
+        let mut standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
+        // A table has one that is pending: it goes first.
+        standing.sort_by_key(|partition| !partition.is_marked);
         // MINVALUE's partition is never dropped: its rows are deleted in pieces.
         for partition in standing.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
             let before = Retained::of(partition.table).before(self.retention, self.now);
-            if partition.to > before {
+            if partition.to > before && !partition.is_marked {
                 continue;
             }
             self.check_budget()?;
-            if self.drop_partition(partition, before)? {
-                maintained.dropped.push(partition.name.clone());
+            let left = self.until.saturating_sub(self.clock.monotonic());
+            match detachment::detach(&mut self.client, partition, before, left)? {
+                Detached::Yes => self.drop_detached(maintained)?,
+                Detached::InUse => return Err(in_use(&partition.name)),
+                Detached::No => {}
             }
         }
         Ok(())
     }
 
-    /// Drops a partition if all its rows are old, and returns whether they are. No partition is created or noted meanwhile.
-    fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
-        let mut transaction = self.client.transaction()?;
-        partitions::lock(&mut transaction)?;
-        let is_old = !partition.table.is_kept_since_stored()
-            || newest_stored_at(&mut transaction, partition)? + NOTE_AGE < before;
-        self.progress.count_answer();
-        if is_old {
-            let drop = format!("DROP TABLE {}", quoted(&partition.name));
-            if let Err(error) = transaction.batch_execute(&drop) {
-                return Err(match class(&error) {
-                    Class::Locked => MaintenanceEnd::Unfinished(format!("{} is in use", partition.name)),
-                    _ => error.into(),
-                });
+    fn drop_detached(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
+        for name in detachment::detached(&mut self.client)? {
+            self.check_budget()?;
+            if !detachment::drop(&mut self.client, &name)? {
+                return Err(in_use(&name));
             }
-            transaction.execute("DELETE FROM partition_notes WHERE partition = $1", &[&partition.name])?;
+            maintained.dropped.push(name);
         }
-        transaction.commit()?;
-        Ok(is_old)
+        Ok(())
     }
 }
 
-/// Returns when a partition's newest row was stored, by its note; a missing note is created from the rows.
-fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
-    transaction.execute(
-        &format!(
-            "INSERT INTO partition_notes (partition, newest_stored_at, outside)
-             SELECT $1, coalesce((SELECT max(stored_at) FROM {}), now()), false
-             WHERE NOT EXISTS (SELECT FROM partition_notes WHERE partition = $1)",
-            quoted(&partition.name)
-        ),
-        &[&partition.name],
-    )?;
-    let newest = "SELECT newest_stored_at FROM partition_notes WHERE partition = $1";
-    Ok(transaction.query_one(newest, &[&partition.name])?.get(0))
+fn in_use(name: &str) -> MaintenanceEnd {
+    MaintenanceEnd::Unfinished(format!("{name} is in use"))
 }

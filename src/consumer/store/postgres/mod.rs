@@ -2,6 +2,7 @@ mod address;
 mod check;
 mod columns;
 mod copy;
+mod detachment;
 mod histograms;
 mod maintenance;
 mod migrations;
@@ -27,8 +28,7 @@ use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOption
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
-/// Time-outs; none ends a COPY: see [`end_checkpoint_holders`]. They override the role's, which could end large batches or idle
-/// sessions.
+/// Time-outs, not the role's, which could end large batches or idle sessions. None ends a COPY: see [`end_checkpoint_holders`].
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -39,6 +39,8 @@ const SETTINGS: &str = "
     SET client_min_messages = 'warning';
     SELECT set_config(name, '0', false) FROM unnest(ARRAY['transaction_timeout', 'idle_session_timeout']) AS name
     WHERE current_setting(name, true) IS NOT NULL;";
+
+const MAINTENANCE_SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
 pub(super) use self::address::Address;
 pub(super) use self::check::check;

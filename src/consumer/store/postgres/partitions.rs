@@ -1,5 +1,6 @@
-//! Partitions of the tables of messages: made before the batch that needs them, dropped by maintenance. `partition_notes` has how
-//! new the rows of each may be: noted before a day's first row, so that retention needs no scan, and no writer waits for another.
+//! Partitions of the tables of messages: made before the batch that needs them, detached and dropped by maintenance.
+//! `partition_notes` has how new the rows of each may be: noted before a day's first row, so that retention needs no scan, and no
+//! writer waits for another.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,9 +31,17 @@ pub(super) struct Partition {
     pub(super) table: Table,
     pub(super) from: DateTime<Utc>,
     pub(super) to: DateTime<Utc>,
+    /// Retention has begun to detach it.
+    pub(super) is_marked: bool,
+    /// `DETACH PARTITION … CONCURRENTLY` has not ended: PostgreSQL finds no partition for its rows, and accepts no other.
+    pub(super) is_pending: bool,
 }
 
 impl Partition {
+    pub(super) fn takes_rows(&self) -> bool {
+        !self.is_marked && !self.is_pending
+    }
+
     fn holds(&self, table: Table, time: DateTime<Utc>) -> bool {
         self.table == table && (self.from..self.to).contains(&time)
     }
@@ -86,13 +95,17 @@ impl Partitions {
         let mut transaction = client.transaction()?;
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
         self.known = read(&mut transaction)?;
-        let mut missing = Vec::new();
+        let (mut outside, mut expired) = (Vec::new(), Vec::new());
         for (row, table, time) in places(rows) {
             if self.find(table, time).is_none() && !self.create(&mut transaction, table, time)? {
-                missing.push(unpartitioned(row));
+                outside.push(unpartitioned(row, &too_many_outside(row)));
+            }
+            if let Some(partition) = self.find(table, time).filter(|partition| !partition.takes_rows()) {
+                expired.push(unpartitioned(row, &being_detached(partition)));
             }
         }
         let touched = places(rows).filter_map(|(_, table, time)| self.find(table, time));
+        let touched = touched.filter(|partition| partition.takes_rows());
         let mut names: Vec<String> = touched.map(|partition| partition.name.clone()).collect();
         names.sort();
         names.dedup();
@@ -104,8 +117,9 @@ impl Partitions {
         )?;
         transaction.commit()?;
         self.noted.extend(names.into_iter().map(|name| (name, now)));
-        warn_of_clocks(rows, &missing);
-        Ok(missing)
+        warn_of_clocks(rows, &outside);
+        outside.append(&mut expired);
+        Ok(outside)
     }
 
     fn find(&self, table: Table, time: DateTime<Utc>) -> Option<&Partition> {
@@ -138,7 +152,8 @@ impl Partitions {
             Ok(()) => {
                 attempt.execute(
                     "INSERT INTO partition_notes (partition, newest_stored_at, outside) VALUES ($1, now(), $2)
-                     ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside",
+                     ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside,
+                         detaching_since = NULL",
                     &[&name, &outside],
                 )?;
                 attempt.commit()?;
@@ -154,7 +169,7 @@ impl Partitions {
                 );
             }
         }
-        self.known.push(Partition { name, table, from, to });
+        self.known.push(Partition { name, table, from, to, is_marked: false, is_pending: false });
         self.known.sort_by_key(|partition| (partition.table, partition.from));
         Ok(true)
     }
@@ -191,23 +206,31 @@ pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     Ok(Locks { table: names[usize::try_from(number(2)).unwrap_or(0)], partitions: number(1), room: number(0) })
 }
 
-fn unpartitioned(row: &Row<'_>) -> UnpartitionedRow {
-    let Row { event, record, partition, .. } = row;
+fn unpartitioned(row: &Row<'_>, why: &str) -> UnpartitionedRow {
     let error = format!(
-        "no partition for {}: {OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} \
-         right? `highwater-consumer dead-letters retry` stores it later",
-        event.stamp.observed_at.date_naive(),
-        event.stamp.agent
+        "no partition for {}: {why}; `highwater-consumer dead-letters retry` stores it later",
+        row.event.stamp.observed_at.date_naive()
     );
-    UnpartitionedRow { partition: *partition, offset: record.offset, error }
+    UnpartitionedRow { partition: row.partition, offset: row.record.offset, error }
 }
 
-fn warn_of_clocks(rows: &[Row<'_>], missing: &[UnpartitionedRow]) {
-    let mut agents: Vec<&str> = missing
+fn too_many_outside(row: &Row<'_>) -> String {
+    format!(
+        "{OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} right?",
+        row.event.stamp.agent
+    )
+}
+
+fn being_detached(partition: &Partition) -> String {
+    format!("{} has expired, and is being detached", partition.name)
+}
+
+fn warn_of_clocks(rows: &[Row<'_>], outside: &[UnpartitionedRow]) {
+    let mut agents: Vec<&str> = outside
         .iter()
-        .filter_map(|missing| {
+        .filter_map(|outside| {
             let row =
-                rows.iter().find(|row| (row.partition, row.record.offset) == (missing.partition, missing.offset))?;
+                rows.iter().find(|row| (row.partition, row.record.offset) == (outside.partition, outside.offset))?;
             Some(row.event.stamp.agent.as_str())
         })
         .collect();
@@ -268,14 +291,18 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
     let mut partitions = Vec::new();
     for table in PARTITIONED {
         let rows = transaction.query(
-            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid)
-             FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE i.inhparent = $1::text::regclass",
+            // PostgreSQL 13 has no column inhdetachpending.
+            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid), n.detaching_since IS NOT NULL,
+                    coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
+             FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN partition_notes n ON n.partition = c.relname
+             WHERE i.inhparent = $1::text::regclass",
             &[&table.name()],
         )?;
         for row in rows {
             // An operator's DEFAULT partition has no bounds.
             let Some((from, to)) = bounds_of(row.get(1)) else { continue };
-            partitions.push(Partition { name: row.get(0), table, from, to });
+            let (is_marked, is_pending) = (row.get(2), row.get(3));
+            partitions.push(Partition { name: row.get(0), table, from, to, is_marked, is_pending });
         }
     }
     partitions.sort_by_key(|partition| (partition.table, partition.from));
@@ -310,7 +337,7 @@ mod tests {
 
     fn partition(from: &str, to: &str) -> Partition {
         let (from, to) = (at(from), at(to));
-        Partition { name: from.to_string(), table: Table::Events, from, to }
+        Partition { name: from.to_string(), table: Table::Events, from, to, is_marked: false, is_pending: false }
     }
 
     #[test]

@@ -188,7 +188,8 @@ CREATE TABLE partition_notes (
     partition        text PRIMARY KEY,
     newest_stored_at timestamptz NOT NULL,
     made_at          timestamptz NOT NULL DEFAULT now(),
-    outside          boolean NOT NULL
+    outside          boolean NOT NULL,
+    detaching_since  timestamptz
 );
 
 -- Updated in place while a breach is open (HOT): no index on what an update changes, and room for it in the page.
@@ -598,6 +599,7 @@ COMMENT ON COLUMN partition_notes.partition IS 'Name of the partition';
 COMMENT ON COLUMN partition_notes.newest_stored_at IS 'No row is newer than this and a day: noted once a day, so that writers do not wait for each other';
 COMMENT ON COLUMN partition_notes.made_at IS 'When it was created';
 COMMENT ON COLUMN partition_notes.outside IS 'True if it was outside the retention then; of events, and of rates, at most 12 such partitions are created per hour';
+COMMENT ON COLUMN partition_notes.detaching_since IS 'When retention began to detach it: it takes no more rows, and is dropped once it is detached';
 
 COMMENT ON TABLE breach_state IS 'Latest state of each breach. Query the views breaches and open_breaches instead';
 COMMENT ON COLUMN breach_state.agent IS 'The agent';
