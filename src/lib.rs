@@ -1,6 +1,6 @@
 //! Highwater measures how much traffic a host's network interfaces carry, and reports reliably when a link exceeds its limit.
 //!
-//! The crate holds two programs, which share no state but a Kafka topic:
+//! The crate holds two programs, which share no state but Kafka topics:
 //! ```text
 //!  highwater-agent, on each host
 //!  kernel counters ─► rate ─► limit ─► EventSystem ─► journal ─► publisher ─► Kafka
@@ -11,12 +11,10 @@
 //! They never import each other; detector and message are pure (no clock, no I/O); only `run` and `cli` join modules.
 //!
 //! Modules, in the order of the data:
-//! - [`message`]: what crosses Kafka, above all the event, with its identity `(agent, epoch, seq)`. [`message::fields`] defines each
-//!   field once; [`message::histogram`]: how often which rate was seen, and its bytes.
+//! - [`message`]: the event, its identity `(agent, epoch, seq)` and its [`message::fields`]; the [`message::histogram`] of rates.
 //! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
 //! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
-//! - [`agent::detector`]: traffic from two readings, with a verdict on how far to trust it ([`agent::detector::rate`]); limits, their
-//!   breaches, and how these continue after a restart; the rates of a window.
+//! - [`agent::detector`]: traffic from two readings and its verdict ([`agent::detector::rate`]); limits, breaches; rate windows.
 //! - [`agent::event_system`]: registers events and notifies observers. A reaction of your own begins here.
 //! - [`agent::journal`]: keeps events on disk until Kafka has them, and declares those that it has to give up.
 //! - [`agent::publisher`]: decides when to send, sends again after every failure, and removes what is acknowledged.

@@ -1,7 +1,5 @@
-//! Damage to valid input, aimed at what the input consists of, for the tests of all that parses.
-//!
-//! proptest prints the seed of a failure and the smallest failing input; both are kept in `proptest-regressions` beside the
-//! sources.
+//! Damage to valid input, aimed at what the input consists of, for the tests of all that parses. proptest prints the seed and the
+//! smallest input of a failure; both are kept in `proptest-regressions` beside the sources.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

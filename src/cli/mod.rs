@@ -115,7 +115,6 @@ pub(crate) fn main<C: Parser>(
     }
 }
 
-/// Checks that the help of a program, and of all its commands, fits a terminal.
 #[cfg(test)]
 pub(crate) fn assert_help_fits<C: clap::CommandFactory>() {
     fn check(command: &mut clap::Command) {

@@ -406,7 +406,6 @@ mod tests {
         for value in [Value::from(-1_i64), Value::from(-0.5), DateTime::<Utc>::MIN_UTC.into()] {
             assert!(value.in_csv().starts_with('-'), "{value:?}");
         }
-        // JSON leaves it unchanged.
         assert_eq!(serde_json::to_string(&Value::from("=1+1")).unwrap(), "\"=1+1\"");
     }
 

@@ -105,7 +105,6 @@ mod tests {
         assert_eq!(checkpoint.verify(&[Gone, Gone], 91, 200), CheckpointVerdict::Same);
         let gap = Gap { first: 100, last: 119, cause: GapCause::Expired };
         assert_eq!(checkpoint.verify(&[Gone, Gone], 120, 150), CheckpointVerdict::Gap(gap));
-        // Nothing known, or nothing read.
         assert_eq!(checkpoint.verify(&[], 0, 100), CheckpointVerdict::Same);
         assert_eq!(Checkpoint { last: None, anchor: None, ..checkpoint }.verify(&[], 0, 100), CheckpointVerdict::Same);
     }
@@ -118,8 +117,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// In the new topic, whatever its watermarks are and whatever is at the old records' offsets, all below `next_offset` is
-        /// read, unless retention has taken all that was known.
+        /// In the new topic, whatever is in it, all below `next_offset` is read, unless retention has taken all that was known.
         #[test]
         fn no_record_of_a_topic_made_anew_is_lost(
             holes in proptest::array::uniform2(proptest::bool::ANY), low in 0..=90_i64, more in 0..50_i64

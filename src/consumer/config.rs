@@ -398,7 +398,7 @@ mod tests {
     fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
         let shipped = include_str!("../../systemd/consumer.toml");
         settings(shipped).unwrap();
-        // It has two stores to choose from, of which the second is the comment.
+        // The file has two stores to choose from, of which the second is the comment.
         let other_store = shipped.replace("\nurl = ", "\n# url = ");
         let error = settings(&crate::config::testing::all_switched_on(&other_store)).unwrap_err();
         assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");

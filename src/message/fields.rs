@@ -67,8 +67,7 @@ pub enum FieldPresence {
     Optional,
 }
 
-/// Value of a field, borrowed from the event or, where possible, from the message. `Epoch` is only written: an epoch is read as `Text`,
-/// and checked later.
+/// Value of a field, borrowed where possible. `Epoch` is only written: an epoch is read as `Text`, and checked later.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
     Number(u64),
@@ -298,7 +297,6 @@ fn no_word(field: &'static Field, word: &str) -> FieldError {
     FieldError::new(field.name, format!("`{word}` is none of {}", words.join(", ")))
 }
 
-/// Values of a list of fields, by default those of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldValues<'a, const N: usize = { FIELDS.len() }>([Option<FieldValue<'a>>; N]);
 

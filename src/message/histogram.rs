@@ -7,7 +7,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use hdrhistogram::{Counter, Histogram};
 
-/// Highest rate that is counted as itself: 8.5 Tbit/s.
+/// Highest rate that is counted as itself: 8.6 Tbit/s.
 pub const KBPS_MAX: u64 = (1 << 33) - 1;
 /// Seconds of one histogram: a million links for twelve days.
 pub const SECONDS_MAX: u64 = 1 << 40;
@@ -301,7 +301,6 @@ mod tests {
             prop_assert_eq!(read.encode(), bytes);
         }
 
-        /// A quantile is that of the seconds in rising order, whatever the share.
         #[test]
         fn a_quantile_is_the_nearest_rank(rates in vec(0..20_000_000_000_u64, 1..300), steps in 1..=100_000_u64) {
             let mut sorted: Vec<u64> = rates.iter().map(|bps| kbps(*bps)).collect();
@@ -314,7 +313,6 @@ mod tests {
             }
         }
 
-        /// In any order, histograms merge to that of all their seconds.
         #[test]
         fn merging_is_counting_together(first in rates(), second in rates()) {
             let read = |rates: &[(u64, u32)]| RateHistogram::decode(&of(rates).encode()).unwrap();
@@ -351,7 +349,6 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever header and counts claim, 2^63 of each included: what is read takes no more memory than the largest histogram.
         #[test]
         fn what_is_read_is_bounded_whatever_it_claims(
             digits in 0..6_u32,

@@ -1,4 +1,4 @@
-//! The event, the only thing that crosses Kafka: an occurrence ([`Body`]) with agent and times ([`Stamp`]) and its identity
+//! The event, all that agents send to Kafka: an occurrence ([`Body`]) with agent and times ([`Stamp`]) and its identity
 //! ([`EventId`]). The epoch is drawn at random when an agent's journal is created, and `seq` starts at 1 and has no holes, so that
 //! a duplicate event is harmless and a lost one is visible. Rates are in bits per second, times in whole microseconds.
 
@@ -48,8 +48,7 @@ pub struct EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// `agent` has 1 to [`AGENT_BYTES_MAX`] bytes; `observed_at` (wall clock) is final; `monotonic_ms` is `CLOCK_BOOTTIME`: suspends
-/// count.
+/// `agent` has 1 to [`AGENT_BYTES_MAX`] bytes; `observed_at` (wall clock) is final; `monotonic_ms` is `CLOCK_BOOTTIME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub agent: SmolStr,

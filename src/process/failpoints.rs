@@ -1,7 +1,6 @@
 //! Points at which a test ends or stops the program, and guards that a test removes to show that the suite detects it.
 //!
-//! Only programs built with the cargo feature `failpoints` have them, which no release has; all others ignore `FAILPOINTS`. The
-//! variable has the grammar of the crate [`fail`](https://docs.rs/fail):
+//! Only builds with the cargo feature `failpoints`, never a release, read `FAILPOINTS`, parsed by [`fail`](https://docs.rs/fail):
 //! ```text
 //! FAILPOINTS='send-before=3*off->return'   killed, as by SIGKILL, at the fourth passing
 //! FAILPOINTS='copying=1*return(stop)'      stopped, as by SIGSTOP, until SIGCONT

@@ -4,9 +4,8 @@ use std::fmt;
 use super::time::rfc3339;
 use crate::message::Event;
 
-/// Choice of the key of messages. Equal keys go to one partition, where Kafka keeps their order: with `Agent`, that of all events of an
-/// agent. `Interface` spreads an agent's events (those without an interface have its name as key); `Timestamp` (`observed_at`) keeps
-/// only the order of events of one tick.
+/// Key of messages. Kafka keeps the order of equal keys: with `Agent`, that of all events of an agent. `Interface` spreads these
+/// (without an interface, the agent's name is the key); `Timestamp` (`observed_at`) keeps only the order of events of one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
     #[default]

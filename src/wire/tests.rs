@@ -239,7 +239,6 @@ proptest! {
 }
 
 proptest! {
-    /// Output is bounded by input, can be written again, and then decodes to the same event.
     #[test]
     fn no_blow_panics_and_what_is_still_an_event_is_the_same_when_written_again(
         payload in damaged(events().prop_map(|event| to_json(&event)))
@@ -373,7 +372,6 @@ fn what_a_newer_agent_adds_is_passed_over() {
     }
 }
 
-/// In every format, the whole message is kept for a later version that knows its kind.
 #[test]
 fn a_kind_that_is_not_known_keeps_what_it_says() {
     let json = RAISED.replace("breach_raised", "quota_reached").replace("\"schema\"", "\"mood\":\"good\",\"schema\"");
@@ -582,7 +580,6 @@ fn json_of_an_unknown_kind_is_what_a_database_takes() {
     }
 }
 
-/// Decoded values equal stored ones: whole microseconds, and no leap second, in every format.
 #[test]
 fn a_leap_second_is_a_normal_instant_in_every_format() {
     let json = RAISED

@@ -4,9 +4,8 @@
 //! events, and would reuse numbers. Each transaction that registers events is therefore counted, in the database and here. A
 //! database that counts fewer lost some; this file also records which events were pending, so that exactly those are declared.
 //!
-//! The file is written in place and never synced. After a power cut it may be older than the database, never newer than a synced
-//! commit, so it is used only if it counts more transactions than the database, which keeps the same data in its table `meta`.
-//! Where it cannot be read or written, the database is trusted.
+//! The file is written in place and never synced: after a power cut it may be older than the database, never newer than a synced
+//! commit. Only a count above that in the database's table `meta` shows damage; without a mark, the database is trusted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

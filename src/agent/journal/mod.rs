@@ -5,11 +5,10 @@
 //!  append ─► registered, synced ─► handed out ─► acknowledged by Kafka ─► removed
 //!                 └─► evicted, expired, damaged ─► in the range of a loss, in the same transaction
 //! ```
-//! A power cut after `append` costs nothing, one after the removal a copy, which the consumer knows by its identity. Where SQLite's
-//! files went back in time, the mark beside them shows it. On a full or failing disk, events wait in memory, and are written back.
+//! A power cut after `append` costs nothing, one after the removal a duplicate. A mark shows if SQLite's
+//! files went back in time. On a full or failing disk, events wait in memory, and are written back.
 //!
 //! Invariants of every implementation:
-//!
 //! - An event returned by [`Journal::append`] stays until it is removed, or its loss is declared by a `loss` event that is
 //!   registered in the same transaction.
 //! - `seq` counts from 1 in each epoch, without gaps. No number is given twice to events that were visible outside.
@@ -172,8 +171,7 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out the events that follow `after`, of the same series (events or rates): at least one, if there is any, even if it is larger
-    /// than `bytes_max`. Events that were handed out are evicted last.
+    /// Hands out what follows `after` in its series (events or rates), the first even above `bytes_max`. They are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 

@@ -7,8 +7,7 @@
 //!  tick    trigger ─► journal's batch ─► under way ──events──►  worker   unacked ─► producer ─► Kafka
 //!          journal: removed ◄── acknowledged ◄──reports──────            session's end ◄─ reports, errors
 //! ```
-//! Whatever goes wrong, a session ends for a `SessionEnd`, and the next producer sends all that is unacked
-//! again, in order. An event that Kafka has and the journal still holds is sent twice, never not at all.
+//! Whatever fails, the next producer sends all that is unacked again, in order: an event may be sent twice, never not at all.
 
 mod backoff;
 mod commands;

@@ -2,7 +2,6 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::kafka::{missing_right, missing_topic};
 
-/// Why a session with Kafka ends, and what follows from it.
 pub(super) enum SessionEnd {
     Closed,
     /// Replaced at once: it failed while idle, a certificate or secret has changed, or a flush is demanded while it backs off.

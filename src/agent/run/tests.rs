@@ -143,7 +143,6 @@ impl Bench {
         self.agent.system.journal().durability()
     }
 
-    /// Returns the wall clock's time of the last reading.
     fn read_at(&self) -> DateTime<Utc> {
         let since = self.clock.boottime() - self.agent.reading.boottime;
         self.clock.wall() - TimeDelta::from_std(since).unwrap()

@@ -50,7 +50,6 @@ impl Common {
         self.verbosity.note(text);
     }
 
-    /// Returns whether the configuration is the one that the service reads.
     pub(super) fn is_of_service(&self) -> bool {
         self.path().is_none_or(|path| path == Path::new(CONFIG))
     }
@@ -93,7 +92,6 @@ pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
     Failure::new(Status::Unavailable, why.to_string())
 }
 
-/// Makes a client that reads the topic without joining the group.
 pub(super) fn standalone(settings: &Settings) -> Result<StandaloneConsumer, Failure> {
     standalone_of(settings, &settings.topic)
 }

@@ -89,7 +89,7 @@ fn percent(count: u64, all: u64) -> Value {
     if all == 0 { Value::Null } else { ((count as f64 * 1e5 / all as f64).round() / 1e3).into() }
 }
 
-/// Sums bins into those between 1, 2, 5, 10, …, from the lowest to the highest one that has seconds.
+/// Sums bins into those between 0, 1, 2, 5, 10, … Mbit/s, from the lowest to the highest one that has seconds.
 fn coarse(bins: &[(u64, u64, u64)]) -> Vec<(u64, u64, u64)> {
     let mut bounds = vec![0];
     bounds.extend((3..=13).flat_map(|power| [1, 2, 5].map(|step| step * 10_u64.pow(power))));

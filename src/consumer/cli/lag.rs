@@ -142,8 +142,7 @@ fn still_beyond<'a>(rows: &'a LagRows, before: &'a LagRows) -> impl Iterator<Ite
     rows.iter().filter(|(at, row)| row.is_beyond() && before[*at].is_beyond())
 }
 
-/// Reads the offsets of a topic: the store's before Kafka's, so that no stored offset is beyond the end. Returns `None` if the topic is
-/// missing, and may be.
+/// Reads a topic's stored offsets before Kafka's, lest one is beyond the end. Returns `None` if the topic is missing, and may be.
 fn look(settings: &Settings, topic: &str, reader: &mut dyn Reader) -> Result<Option<LagRows>, Failure> {
     let mut stored = offsets::read(reader).map_err(unavailable)?;
     let standalone = standalone_of(settings, topic)?;

@@ -108,7 +108,7 @@ impl Axis {
         Self { scale: Scale::Linear { from: 0.0, to: end * factor }, ticks: ticks.collect(), unit }
     }
 
-    /// Makes an axis without zero, of whole decades that hold `min` and `max`.
+    /// Makes an axis without zero, from a power of ten up to 1, 2 or 5 times another, that holds `min` and `max`.
     pub(crate) fn log(quantity: Quantity, min: u64, max: u64, ticks_max: usize) -> Self {
         let from = (min.max(1) as f64).log10().floor() as i32;
         let decades = round_values(from, 40).find(|(_, value)| *value >= max as f64).map_or(40, |(decade, _)| decade);

@@ -13,7 +13,6 @@ pub struct Page {
 }
 
 pub const WIDTH_MIN: usize = 20;
-/// Number of series up to which each gets a chart; if there are more, each gets a line.
 pub(crate) const CHARTS_MAX: usize = 3;
 
 #[derive(Debug)]

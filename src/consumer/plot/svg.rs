@@ -1,5 +1,4 @@
-//! SVG without scripts or references, and the colours of both themes (those of Okabe and Ito, which people with any colour vision
-//! can tell apart). They are classes of one style sheet: `prefers-color-scheme` selects the theme unless one was asked for.
+//! SVG without scripts or references, in the colours of Okabe and Ito, which people with any colour vision can tell apart.
 
 use std::fmt::Write as _;
 
@@ -98,7 +97,6 @@ impl Drawing {
         let _ = writeln!(self.body, "<line x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" class=\"{class}\"/>");
     }
 
-    /// Draws a rectangle; browsers show `tip` under the pointer.
     pub(crate) fn rectangle(&mut self, area: Area, class: &str, tip: &str) {
         let [x, y, width, height] = [area.left, area.top, area.width, area.height].map(number);
         let _ = write!(self.body, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" class=\"{class}\"");

@@ -177,7 +177,6 @@ fn a_theme_is_the_viewers_unless_one_is_asked_for() {
     }
 }
 
-/// No line or area joins what is on both sides of a hole.
 #[test]
 fn a_hole_is_drawn_and_bridged_by_nothing() {
     let one = [series("rx")];
@@ -265,7 +264,6 @@ fn colours_are_seen_on_their_ground() {
     }
 }
 
-/// On the narrowest terminal, links whose long names differ at one end are told apart, few of them and many.
 #[test]
 fn long_names_keep_both_ends_on_a_narrow_terminal() {
     let interfaces = |count: usize| (0..count).map(|at| format!("enp129s0f0np0.{}", 100 + at));
@@ -280,7 +278,6 @@ fn long_names_keep_both_ends_on_a_narrow_terminal() {
             for text in [rates(&rates_of).text(page), distributions(&of).text(page), bars.text(page)] {
                 let text = plain(&text);
                 assert!(text.lines().all(|line| super::screen::width(line) <= columns), "{text}");
-                // Words in rows of their own are read as one name.
                 let words: Vec<&str> = text.split_whitespace().collect();
                 for interface in interfaces(count) {
                     let end = &interface[interface.len() - 3..];

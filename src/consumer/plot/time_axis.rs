@@ -112,7 +112,7 @@ impl TimeAxis {
         format!("{}, {} – {}, {}", day(&from), clock(&from), day(&to), clock(&to))
     }
 
-    /// Formats `10:35`, with the day where the span has several.
+    /// Formats `10:35:00`, or `28 Nov 10:35` where the span is longer than a day.
     pub(crate) fn moment(&self, at: DateTime<Utc>) -> String {
         let format = if self.to - self.from <= chrono::TimeDelta::days(1) { "%H:%M:%S" } else { "%-d %b %H:%M" };
         self.local(at).strftime(format).to_string()

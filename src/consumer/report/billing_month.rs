@@ -86,7 +86,6 @@ mod tests {
         for (month, day, zone, expected) in [
             ("2026-11", 1, "UTC", "11-01T00:00 12-01T00:00 720"),
             ("2026-11", 15, "Europe/Paris", "11-14T23:00 12-14T23:00 720"),
-            // A day of 23 hours, and one of 25.
             ("2026-03", 1, "Europe/Paris", "02-28T23:00 03-31T22:00 743"),
             ("2026-10", 1, "Europe/Paris", "09-30T22:00 10-31T23:00 745"),
             ("2026-10", 25, "Europe/Paris", "10-24T22:00 11-24T23:00 745"),

@@ -11,8 +11,7 @@ use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutc
 use crate::process::clock::Clock;
 use crate::wire::{Decoder, Undecoded};
 
-/// A dead letter without its payload, of which `bytes` is the length (`None` for a tombstone). Agent, epoch and seq are those that
-/// payload, headers or key claim.
+/// A dead letter; its payload has `bytes` (`None`: a tombstone). Agent, epoch and seq are as claimed by payload, headers or key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub at: KafkaPosition,

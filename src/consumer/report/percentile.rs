@@ -43,8 +43,7 @@ pub struct Percentile {
     pub coverage: MonthCoverage,
 }
 
-/// Coverage of a month by means. A `partial` mean lacks a link, or some seconds of one; `late` windows are in the means, but not in the
-/// one-second rates.
+/// Coverage by means. A `partial` mean lacks a link, or some seconds of one; `late` windows are missing only in one-second rates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MonthCoverage {
     pub expected: u64,

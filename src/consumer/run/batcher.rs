@@ -133,7 +133,6 @@ mod tests {
         builder.take(0, record(1_000), at(2_000));
         assert!(!builder.is_due(at(2_004)) && builder.is_due(at(2_005)));
         builder.hand_over().unwrap();
-        // Offsets without records.
         builder.skip_to(0, 1_002);
         assert!(builder.is_due(at(3_000)));
     }

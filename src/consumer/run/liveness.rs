@@ -14,7 +14,7 @@ use crate::process::systemd::Notifier;
 use crate::process::watchdog::{Heartbeat, Stall};
 use crate::units::lasting;
 
-/// Longest step of a round; PostgreSQL ends a statement after two minutes at the latest.
+/// Longest step of a round: more than any statement of one may take.
 const STEP_MAX: Duration = Duration::from_secs(5 * 60);
 const WATCHDOG_EVERY: Duration = Duration::from_secs(1);
 

@@ -73,7 +73,6 @@ impl Member {
         self.pending.add(polled);
     }
 
-    /// Returns whether a report is pending after which positions no longer hold.
     pub(super) fn loses_positions(&self) -> bool {
         self.pending.loses_positions()
     }

@@ -76,7 +76,6 @@ pub struct StoredEvent<'a> {
 const POLL: Duration = Duration::from_millis(100);
 const SKIP_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-/// Time after the start at which the database is checked if no partition is assigned.
 const LOOK_AFTER: Duration = Duration::from_secs(3);
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);

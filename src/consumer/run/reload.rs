@@ -21,8 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Stores until `stop` is set or, with `until_end`, what was there at the start is stored. Calls `observer` with each stored event.
 ///
 /// # Errors
-/// Settings that librdkafka does not take (a file that cannot be read is waited for); tables of another version of this program; with
-/// `until_end`, a missing topic.
+/// Settings that librdkafka refuses (unreadable files are awaited), another version's tables, a missing topic with `until_end`.
 pub fn run(
     settings: &Settings,
     options: Options,

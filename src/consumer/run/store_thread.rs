@@ -34,8 +34,7 @@ impl StoreThread {
         Self { url: url.clone(), options, worker: None, throttle: LogThrottle::default() }
     }
 
-    /// Runs `work` on the store's thread. `meanwhile` polls Kafka, to stay in the group, and returns how long to wait before its next
-    /// call.
+    /// Runs `work` on the store's thread. `meanwhile` polls Kafka, to stay in the group, and returns the time to its next call.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         liveness: &mut Liveness<'_>,

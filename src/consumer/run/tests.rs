@@ -13,7 +13,6 @@ use crate::process::systemd::Directories;
 const EVENTS: &str = "events";
 const SAMPLES: &str = "samples";
 
-/// A broker with two topics, and a database in a file.
 struct ConsumerFixture {
     mock: MockCluster<'static, DefaultProducerContext>,
     directory: TempDir,
@@ -62,7 +61,6 @@ impl ConsumerFixture {
     }
 }
 
-/// Runs rounds until `is_done`, at most 20 s.
 fn rounds_until(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'_>) -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !is_done(consumer) {
@@ -111,7 +109,6 @@ fn a_topic_whose_database_is_elsewhere_is_paused_until_its_offsets_are_found() {
     rounds_until(&mut consumer, |consumer| !consumer.topics[0].state.has_offsets());
     fixture.produce(EVENTS, 5);
     fixture.produce(SAMPLES, 1);
-    // The other one is read.
     let mut polled = Vec::new();
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
@@ -157,7 +154,6 @@ fn after_a_stop_no_topic_is_started() {
     consumer.end();
 }
 
-/// What is in hand is stored if the database takes it; its time to do so is one for all topics.
 #[test]
 fn an_end_waits_for_the_database_once() {
     let (fixture, mut observer) = (ConsumerFixture::new(), |_: &StoredEvent<'_>| {});

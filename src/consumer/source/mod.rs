@@ -1,6 +1,5 @@
-//! Member of a Kafka consumer group that reads several topics and assigns the offset of every partition itself. librdkafka decides no offset:
-//! automatic commit and reset are off, and an assignment is answered with an empty one until the database has said where to read.
-//! Offsets are committed as a hint for other tools, and never read back.
+//! Member of a Kafka group that decides each offset itself: automatic commit and reset are off, and an assignment is answered by
+//! an empty one until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
 
 mod anchors;
 mod client;
@@ -314,7 +313,6 @@ impl Source {
         Ok(())
     }
 
-    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group.
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
         let mut first = partitions.to_vec();
         first.retain(|at| {

@@ -15,7 +15,6 @@ use crate::wire::{Format, NoRegistry, Schemas, Undecoded, WriterSchema};
 const TOPIC: &str = "t";
 const OTHER: &str = "u";
 
-/// Partitions of the two topics.
 const T0: TopicPartition = TopicPartition { topic: 0, partition: 0 };
 const T1: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 const U0: TopicPartition = TopicPartition { topic: 1, partition: 0 };
@@ -60,7 +59,6 @@ impl SourceFixture {
         producer.flush(Duration::from_secs(10)).unwrap();
     }
 
-    /// Polls until `found` returns true, at most 20 s; every record on the way is put into `records`.
     fn poll_until(&mut self, records: &mut Vec<(TopicPartition, i64)>, mut found: impl FnMut(&Polled) -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
@@ -128,7 +126,6 @@ fn what_was_paused_is_read_from_its_assigned_offset() {
     fixture.source.pause(&[T0, T1]).unwrap();
     fixture.source.assign_offsets(&BTreeMap::from([(T0, 1), (T1, 0)])).unwrap();
     assert_eq!(fixture.read(2), [(T0, 1), (T1, 0)]);
-    // Paused twice, it is resumed by the second of two calls.
     fixture.source.pause(&[T0, T1]).unwrap();
     fixture.source.pause(&[T0, T1]).unwrap();
     fixture.produce(T1, &[b"d"]);
@@ -165,13 +162,11 @@ fn a_message_that_waits_for_its_schema_holds_up_its_own_partition() {
     assert_eq!(fixture.read(2), [(T0, 0), (T1, 0)]);
     assert_eq!(fixture.read_all(), []);
     assert_eq!(fixture.source.positions().keys().collect::<Vec<_>>(), [&T1], "where it waits no offset is passed");
-    // A store that is away pauses and resumes all.
     fixture.source.pause(&[T0, T1]).unwrap();
     fixture.source.resume(&[T0, T1]).unwrap();
     fixture.produce(T1, &[b"d"]);
     assert_eq!(fixture.read(1), [(T1, 1)]);
     assert_eq!(fixture.read_all(), []);
-    // While all are paused nothing is given out, whatever the registry says.
     fixture.source.pause(&[T0, T1]).unwrap();
     away.store(false, Ordering::Relaxed);
     assert_eq!(fixture.read_all(), []);
@@ -211,7 +206,6 @@ fn a_topic_is_paused_and_placed_without_the_other() {
     fixture.produce(U0, &[b"e"]);
     assert_eq!(fixture.read_all(), [(U0, 2)]);
     assert_eq!(fixture.source.positions().get(&U0), Some(&3));
-    // Only one of them goes on, from where it is assigned.
     fixture.source.assign_offsets(&BTreeMap::from([(U0, 1)])).unwrap();
     assert_eq!(fixture.read_all(), [(U0, 1), (U0, 2)]);
     fixture.source.assign_offsets(&BTreeMap::from([(T0, 0), (U0, 3)])).unwrap();
@@ -246,7 +240,6 @@ fn a_cluster_has_one_id() {
     assert!(id.starts_with("mockCluster"), "{id}");
     fixture.assign_all();
     assert_eq!(fixture.source.describe(0).unwrap().0, TopicId { cluster: id, name: TOPIC.into() });
-    // Without an answer there is none: another key in the database would be another topic.
     let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
     let alone =
         Source::new(&Connection::new(raw, None).unwrap(), &membership(), Decoder::new(NoRegistry), None).unwrap();

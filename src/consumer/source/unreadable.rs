@@ -131,8 +131,7 @@ fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64
     None
 }
 
-/// Parses `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …`, `Message at offset 7 might be too large …` or
-/// `MessageSet at offset 7 (94 bytes) failed CRC32C check …`.
+/// Parses `Decompression (codec 0x4) of message at 7 of …`, `Message at offset 7 might …` or `MessageSet at offset 7 (94 …`.
 fn first_offset(error: &str) -> Option<i64> {
     let (_, rest) = error.split_once("essage at ").or_else(|| error.split_once("MessageSet at "))?;
     rest.trim_start_matches("offset ").split(' ').next()?.parse().ok()

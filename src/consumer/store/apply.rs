@@ -5,13 +5,12 @@
 //!     ─► ranges, breaches, totals, losses, touched hours, agents that follow from them ─► dead letters, gaps
 //!     ─► advance `next_offset` from its old value (guard 3) ─► commit ─► read back
 //! ```
-//! A row that the database rejects rolls the whole transaction back. The batch is then stored in pieces, each in a transaction of
-//! its own: what comes before the row, the row, what comes after it; or halves, if the database does not report the row. After a
-//! few such rows the rest is stored in small pieces, since each attempt handles all rows of its piece again. A row that is rejected
-//! alone becomes a dead letter if the database takes a probe row in the same session; else the database is out of order, and no
-//! record is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores. An error's code decides
-//! little, since a trigger may raise any, also that of a full disk or a shutdown: a row alone with a code that may pass is tried
-//! [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
+//! A row that the database rejects rolls the transaction back. The batch is then stored in pieces, each in its own transaction:
+//! what comes before the row, the row, what comes after it; or halves, if the row is not reported. After a few such rows the rest
+//! goes in small pieces, since each attempt handles all rows of its piece again. A row rejected alone becomes a dead letter if
+//! the database takes a probe row in the same session; else the database is out of order, and no record is skipped. Each piece
+//! moves `next_offset` over what it stores. An error's code decides little, since a trigger may raise any, even a full disk's: a
+//! row alone whose code may pass is tried [`TRIES_MAX`] times. Another session's lock is no row's fault: it is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -121,12 +120,15 @@ pub(super) enum AttemptError {
     ConcurrentWrite(StoreError),
     /// A row exists although no stored range has its number: the next attempt looks up every row.
     Duplicate(StoreError),
-    /// The partition of a row is missing.
     NoPartition(StoreError),
-    /// The lock of guard 1 was not granted in time.
     CheckpointLocked,
     /// `at` is the partition and offset, if the database reports them. A `passing` error may be over at the next try.
-    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
+    Rejected {
+        at: Option<(i32, i64)>,
+        error: String,
+        otherwise: StoreError,
+        passing: bool,
+    },
     /// Not worth another try.
     Store(StoreError),
 }
@@ -202,7 +204,6 @@ pub(super) fn apply<S: Session>(
 
 enum PieceOutcome {
     Stored(Applied),
-    /// A record that the database rejected alone is stored as a dead letter.
     Rejected(Applied),
     Split(Vec<OffsetRanges>),
 }

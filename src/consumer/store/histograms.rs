@@ -73,8 +73,7 @@ pub(super) type AgentHour = (String, DateTime<Utc>);
 /// Note that a window of this hour was stored; the number tells notes apart.
 pub(super) type HourNote = (i64, AgentHour);
 
-/// Hour after which the next transaction continues. Notes are processed in order of their hours, not of their age, so that those of one
-/// hour are processed together.
+/// Hour after which the next transaction continues. Notes are taken by hour, not by age, so that those of one hour go together.
 pub(super) struct DeriveCursor {
     after: Option<AgentHour>,
     series_per_hour: usize,
@@ -364,7 +363,6 @@ mod tests {
     }
 
     proptest! {
-        /// A day is the same whether its windows are merged at once or hour by hour.
         #[test]
         fn a_day_of_hours_is_a_day_of_windows(
             hours in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(0..1_000_000_000_u64, 0..20), 0..6), 0..5)

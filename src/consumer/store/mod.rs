@@ -53,9 +53,8 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<(), StoreError>;
 
-    /// Stores a batch; in more than one transaction only if a record is rejected, which becomes a dead letter. Then
-    /// [`StoreProgress::stop`] ends it between two. Fails with [`StoreError::Conflict`] if `next_offset` is before the batch, or
-    /// its topic was recreated.
+    /// Stores a batch, in several transactions only if a record is rejected (a dead letter). [`StoreProgress::stop`] ends it
+    /// between two. Fails with [`StoreError::Conflict`] if `next_offset` is before the batch, or its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
     /// Stores events of dead letters, each in the transaction that removes the letter. After an error some may be stored.

@@ -123,7 +123,6 @@ impl From<NaiveDate> for Parameter {
 }
 
 impl Query {
-    /// Returns `EXPLAIN QUERY PLAN` of the query (SQLite); its fourth column is the text of the plan.
     #[cfg(test)]
     pub fn explained(&self) -> Self {
         use ColumnType::{Number, Text};

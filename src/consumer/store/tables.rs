@@ -228,8 +228,7 @@ fn probe_of_link() -> LinkRates {
     }
 }
 
-/// Returns an event of the consumer's own that writes to all tables that `like` writes to. For each event of a breach it is an update,
-/// which writes to the most.
+/// Returns an event that writes to all tables that `like` writes to: for a breach's it is an update, which writes to the most.
 pub(super) fn probe(like: &Event, seq: u64) -> Event {
     let at = like.stamp.observed_at;
     let body = match &like.body {

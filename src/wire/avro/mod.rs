@@ -20,8 +20,7 @@ pub(super) const FINGERPRINT: u64 = 0x66a3_7fce_722c_d696;
 /// First bytes of Avro's single-object encoding; the schema's fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Returns the released schema that has this fingerprint. If the schema changes, its former text stays here: consumers read what older
-/// agents write.
+/// Returns the released schema with this fingerprint. Texts of former schemas stay here, since older agents write by them.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
@@ -110,6 +109,5 @@ impl AvroWriter<'_> {
     }
 }
 
-// These tests read what was written: they need the decoder too.
 #[cfg(all(test, feature = "consumer"))]
 mod tests;

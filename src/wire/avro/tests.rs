@@ -164,7 +164,6 @@ fn long(value: i64) -> Vec<u8> {
     bytes
 }
 
-/// Each of these lengths would take more memory or time than there is, if it were trusted.
 #[test]
 fn lengths_are_not_believed() {
     let array = |items: &str| format!(r#"{{"type": "array", "items": {items}}}"#);

@@ -192,6 +192,5 @@ impl Timestamp {
     }
 }
 
-// These tests read what was written: they need the decoder too.
 #[cfg(all(test, feature = "consumer"))]
 pub(in crate::wire) mod tests;

@@ -66,7 +66,6 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     panic!("no varint")
 }
 
-/// The file is what is sent: every field is in the bytes under its tag, encoded by its type.
 #[test]
 fn the_file_and_the_code_are_one() {
     let json = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"2026-01-01T00:00:00.000001Z",

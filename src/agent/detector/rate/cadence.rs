@@ -1,8 +1,6 @@
-//! Learns how often a driver updates its counters, and from that the time that a movement of them covers.
-//!
-//! Where the kernel counts in software, a reading is exact, and a counter that does not move means silence. Many drivers copy their
-//! hardware's counters only now and then, a second or more apart: between two copies the counter of a busy link does not move, then
-//! it shows several readings' bytes at once. Such movements are spread over the time between updates, learned from the gaps.
+//! Learns how often a driver updates its counters, and spreads their movements over that time. Where the kernel counts in
+//! software, a reading is exact, and a counter that does not move means silence. Many drivers copy their hardware's counters a
+//! second or more apart: between two copies a busy link's counter does not move, then it shows several readings' bytes at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -143,8 +141,7 @@ impl Cadence {
 
     fn mean(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
-        // The time of an update is known only to within an interval. While gaps are few and uneven, half an interval is added to their
-        // sum: a rate that is too low is safer than one that is too high.
+        // Gaps are known to within an interval: half of it is added to the sum of few, uneven ones, as too low a rate is safer.
         let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
         let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
         let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };

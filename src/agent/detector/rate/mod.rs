@@ -197,7 +197,7 @@ impl Meter {
         if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
-    /// Returns true to hold back a reading above the link's speed. A third in a row, or one confirmed by packets, is traffic.
+    /// Returns true to hold back a reading clearly above the link's speed. A third in a row, or one confirmed by packets, is traffic.
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
@@ -239,7 +239,6 @@ impl Meter {
             && [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| bytes.checked_sub(WRAP_32).is_some_and(is_usual))
     }
 
-    /// Rejects a reading. If the next one continues from it, the counter has really jumped.
     fn reject(&mut self, now: CounterSample) -> Verdict {
         let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
         let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes;

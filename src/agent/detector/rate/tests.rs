@@ -259,7 +259,6 @@ fn another_interval_is_the_measure_of_a_gap_and_begins_to_learn_again() {
     assert_eq!(meter.read(Some(sample(14, 14_000)), Speed::default()), Verdict::Learning);
 }
 
-/// The time that a movement after a long silence covers is the mean of the gaps between the updates before it.
 #[test]
 fn the_pace_of_a_driver_is_the_mean_of_its_last_gaps() {
     let ms = Duration::from_millis;
@@ -487,8 +486,7 @@ proptest! {
         prop_assert!(!is_above(bytes, Duration::ZERO, BitRate::default()));
     }
 
-    /// Steady traffic, and a driver that updates its counters at its own pace: no reading exceeds the truth by more than the pace's
-    /// jitter and the ticks allow, and the mean of the readings is the truth, as docs/reliability.md bounds it for ten periods.
+    /// Readings of steady traffic are at most 15 % too high, and their mean over ten periods is as docs/reliability.md bounds it.
     #[test]
     fn a_slow_driver_does_not_look_like_bursts(
         interval_ms in prop_oneof![Just(1_000_u64), Just(100_u64), 100..=1_000_u64],
@@ -557,7 +555,6 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Steady traffic under a limit, and faults of every kind: no rate that may be judged exceeds what the link carried.
     #[test]
     fn no_fault_looks_like_traffic(
         start in 0..u64::MAX / 8,

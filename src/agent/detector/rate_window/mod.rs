@@ -5,9 +5,8 @@
 //! so that a link measured all the time has as many seconds as the window. Seconds without a rate are missing from the window.
 //!
 //! Drivers that update their counters rarely show the last seconds of a window after its end: the window waits for those links, but
-//! not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once.
-//!
-//! Packets, errors and drops are counter differences: unknown for the window if unknown for one of its seconds, as when one falls.
+//! not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once. Packets, errors and
+//! drops are counter differences: unknown for the window if unknown for one of its seconds, as when one falls.
 //!
 //! A tick allocates memory only where a histogram grows or a link is new. A link takes 600 bytes, and each direction that has
 //! carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links take 0.3 MB while idle, 8 MB at 1 Gbit/s both ways,

@@ -284,7 +284,6 @@ fn a_link_that_was_last_read_as_a_window_ended_is_not_in_the_next() {
     assert_eq!(links, [("ppp0", 60), ("eth0", 60), ("eth0", 60)]);
 }
 
-/// A driver that updates its counters every 7 s shows the end of a window in the next one.
 #[test]
 fn a_window_waits_for_drivers_that_are_late_but_not_for_ever() {
     let mut host = Host::at("12:00:00");
@@ -338,7 +337,6 @@ fn a_clock_that_is_stepped_ends_the_window_and_seconds_stay_seconds() {
     assert_eq!(host.sums(), [(60, 0, 7_500_000), (60, 0, 7_500_000)]);
 }
 
-/// After a night's sleep, windows are those of the morning: none waits for the time that was slept through.
 #[test]
 fn a_host_that_slept_goes_on_in_the_window_of_its_clock() {
     let mut host = Host::at("01:00:00");
@@ -554,10 +552,9 @@ fn a_message_is_filled_before_another_begins() {
 }
 
 proptest! {
-    /// Whatever the intervals between readings and the pauses are: every byte that was measured is in one window, and no window
-    /// has more seconds than its length.
+    /// Windows have no more bytes than were measured, and no more seconds than their length.
     #[test]
-    fn nothing_is_counted_twice_or_lost(
+    fn no_window_has_more_than_was_measured(
         begin in 0..60_000_u64,
         readings in proptest::collection::vec((50..4_000_u64, 0..1_000_000_u64, 0..20_u8), 1..400),
     ) {

@@ -412,7 +412,6 @@ fn a_percentage_of_the_host_waits_for_a_link_that_is_up_and_not_for_an_unplugged
     assert!(host.notices[0].contains("limit all: inactive on eth1, whose speed is unknown"), "{:?}", host.notices);
 }
 
-/// A link whose driver updates its counters every other second does not break the rise of the host.
 #[test]
 fn a_busy_link_whose_counter_stands_for_a_tick_does_not_break_a_rise_of_the_host() {
     let rises = Limit { hold: SECOND * 3, ..limit("all", host()) };
@@ -750,8 +749,7 @@ fn a_percentage_of_the_host_has_no_base_where_no_link_is_up_or_one_way_is_unknow
     assert!(host.notices[0].contains("inactive on eth1"), "{:?}", host.notices);
 }
 
-/// Returns a host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another, with a
-/// clock that was and is synchronised or not.
+/// Returns a host whose agent ended during a breach and starts again `pause` seconds later, and that breach as it was raised.
 fn restarted(pause: u64, reboot: bool, was_synced: Option<bool>, synced: Option<bool>) -> (Host, Breach) {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     before.synced = was_synced;

@@ -1,5 +1,4 @@
-//! Checks the whole detector against a generated truth: what each link really carried, what its counters showed when they were
-//! reset, wrapped, stood still, were missing or read falsely, and links that came and went.
+//! Checks the whole detector against a generated truth: what each link really carried, whatever its counters showed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -254,8 +253,7 @@ proptest! {
         judge(&ticks, RAISE - 1, narrow, start)?;
     }
 
-    /// Traffic around the limits: reports are complete, never exceed what was carried, and are right as soon as the faults are
-    /// over.
+    /// Traffic around the limits: reports are complete, never exceed what was carried, and are right once the faults are over.
     #[test]
     fn what_is_told_is_true(
         ticks in proptest::collection::vec(tick(), 1..30),

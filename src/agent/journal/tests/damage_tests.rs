@@ -220,7 +220,6 @@ fn a_row_that_is_missing_is_noticed() {
     assert_eq!(declared(&all(&mut open(&directory))), [(7, 7)], "whatever became of the mark");
 }
 
-/// Removals and refusals during an outage count when the disk comes back damaged.
 #[test]
 fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -368,7 +367,6 @@ proptest! {
         prop_assert_eq!(journal.pending().events, 0);
     }
 
-    /// Any damage to the file: nothing panics, no event is invented, and the journal continues.
     #[test]
     fn no_damaged_file_panics_or_invents(blows in proptest::collection::vec((any::<prop::sample::Index>(), 1..=64_usize, any::<u8>()), 1..6), cut in prop::option::weighted(0.2, any::<prop::sample::Index>())) {
         let directory = tempfile::tempdir().unwrap();
@@ -397,7 +395,6 @@ proptest! {
         prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
     }
 
-    /// Any damage to one of the files that a killed agent leaves: each event is there, or declared lost.
     #[test]
     fn whatever_is_damaged_each_event_is_there_or_declared(
         steps in vec((1..9_usize, 0..9_usize), 1..60),
@@ -500,7 +497,6 @@ fn a_newer_version_in_the_header_alone_is_damage() {
     assert_eq!(events[..2], before[..], "saved");
 }
 
-/// A disk that was away comes back with it while the agent runs.
 #[test]
 fn a_newer_journal_behind_an_outage_is_not_replaced() {
     let (directory, newer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -91,7 +91,6 @@ fn another_machine_begins_an_epoch_and_forgets_what_was_open_whatever_its_name()
     }
 }
 
-/// Each event of either name is there or declared, wherever the journal of a renamed agent is damaged.
 #[test]
 fn a_damaged_journal_still_knows_its_former_names() {
     let directory = tempfile::tempdir().unwrap();

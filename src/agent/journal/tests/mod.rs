@@ -95,7 +95,6 @@ fn lost(events: &[Arc<Event>]) -> u64 {
     events.iter().map(|event| if let Body::Loss(loss) = &event.body { loss.count() } else { 0 }).sum()
 }
 
-/// Checks the promises that every journal makes.
 fn keeps_its_promises(journal: &mut dyn Journal) {
     let first = journal.append(vec![raised(1), new_event(Body::BreachUpdated(breach(1)))]).unwrap();
     let second = journal.append(vec![raised(2)]).unwrap();

@@ -184,8 +184,7 @@ impl CounterSeries {
     }
 }
 
-/// Makes counters of a row's values, each plus 1, which cancels out in differences: the detector takes a 0 for a possibly failed read,
-/// which it can be from a kernel, but in a file it is a value.
+/// Makes counters of a row's values, each plus 1, which cancels out in differences: the detector may take a 0 for a failed read.
 fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),

@@ -62,8 +62,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Makes a schedule of about `events` events: within the week before `end`, with incidents as frequent as usual; or, if there are too
-    /// many for that, with more frequent ones, over a week or longer.
+    /// Makes a schedule of about `events` events: usual incidents in the week before `end`, or frequent ones for at least a week.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
         // The random incidents may take longer, and must not end in the future.

@@ -197,7 +197,7 @@ pub(super) fn busiest(
     Ok(read.map(|()| busiest.into_iter().map(|(names, _)| names).collect()))
 }
 
-/// Narrows a filter to these names, so that the database reads no others.
+/// Narrows a filter to these names and their combinations, so that the database reads few others.
 fn only(links: &LinkFilter, wanted: &BTreeSet<Names>) -> LinkFilter {
     let column =
         |at: usize| wanted.iter().map(|names| names[at].clone()).collect::<BTreeSet<_>>().into_iter().collect();

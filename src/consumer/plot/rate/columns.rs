@@ -95,8 +95,7 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
         points.iter().map(|point| (point.ended_at.min(to) - point.started_at.max(from)).as_seconds_f64()).sum();
     let share = columns.iter().map(|column| column.measured).sum::<f64>() / columns.len().max(1) as f64;
     let length = (to - from).as_seconds_f64();
-    // Windows need not meet the slice's edges: time without a window counts as not measured only if it is more than half of a slice
-    // that has several windows.
+    // Windows need not meet a slice's edges: time without one is unmeasured only if it is most of a slice of several windows.
     let missing = if covered < length * 0.5 && points.len() > 1 { covered / length } else { 1.0 };
     (!columns.is_empty()).then(|| RateColumn {
         from,

@@ -204,7 +204,6 @@ pub(super) fn shared_names<'a>(names: impl Iterator<Item = [&'a str; 3]> + Clone
     shared
 }
 
-/// Returns the parts of a name that others do not share, or else all of it.
 pub(super) fn own_name(names: [&str; 3], shared: [bool; 3]) -> String {
     let own: Vec<&str> = names.into_iter().zip(shared).filter(|(_, shared)| !shared).map(|(name, _)| name).collect();
     if own.is_empty() { names.join(" ") } else { own.join(" ") }

@@ -62,7 +62,6 @@ impl Address {
         self.config.get_password().is_some()
     }
 
-    /// Returns the files of certificates and the key that the URL names.
     pub(in crate::consumer::store) fn files(&self) -> Vec<PathBuf> {
         self.tls.as_ref().map(PostgresTls::files).unwrap_or_default()
     }
@@ -177,7 +176,6 @@ mod tests {
         assert_eq!(tls("postgres://u@db.example/d"), Some((true, AuthorityAndName)));
         assert_eq!(tls("postgres://u@10.0.0.1/d?sslmode=disable"), None);
         assert_eq!(tls("postgres://u@db.example/d?sslmode=require&connect_timeout=3"), Some((true, Nothing)));
-        // Who names a root certificate wants it to be used, as libpq has it.
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root.pem");
         let certificate = rcgen::generate_simple_self_signed(["root".to_owned()]).unwrap().cert;

@@ -101,7 +101,6 @@ fn clock(apart: TimeDelta) -> Option<Finding> {
     (apart.abs() > CLOCKS_APART_MAX).then(|| Finding::warning("clock", why))
 }
 
-/// Finds whether `run` can create the tables in a schema that has none of them.
 fn room_for_tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Finding, StoreError> {
     let QuotedNames { role, schema, .. } = names;
     let may = "SELECT has_schema_privilege($1::oid, 'CREATE') AND has_schema_privilege($1::oid, 'USAGE')";

@@ -32,8 +32,7 @@ const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
 /// Silence after which the deriving session is taken for dead: it asks every second, and while it publishes twice a minute.
 const SILENT_MAX: &str = "90 seconds";
 
-/// Windows that began in each hour; they end within two hours of its start. `OFFSET 0` makes the planner look up each hour by the
-/// key.
+/// Windows that began in each hour, and end within two hours of its start. `OFFSET 0` makes the planner look up hours by the key.
 const WINDOWS: &str = "
     SELECT w.number, r.interface, r.direction, r.bytes, r.packets, r.errors, r.drops, r.measured_s, r.unmeasured_s, r.min_bps,
            r.max_bps, r.has_histogram, r.histogram

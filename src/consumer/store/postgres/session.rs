@@ -23,8 +23,7 @@ pub(super) struct PostgresSession {
 /// Major versions that the tests run on.
 const SUPPORTED: RangeInclusive<i32> = 13..=18;
 
-/// Clears what another client left in a session of a pooler without `server_reset_query`: each process uses the same statement
-/// names.
+/// Clears what another client left in a pooler's session without `server_reset_query`: all clients use the same statement names.
 const RESET_SESSION: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
 
 impl PostgresSession {
