@@ -218,10 +218,11 @@ fn store_piece<S: Session>(
     let mut rejected: Option<RejectedAlone> = None;
     let mut tries = 1;
     loop {
+        let mut refused: HashMap<(i32, i64), String> = HashMap::new();
         let attempted = persist(session, |session, approach| {
             let unpartitioned = session.create_partitions(&rows::events(rows::records(batch, bounds), now))?;
-            let refused = unpartitioned.into_iter().map(|row| ((row.partition, row.offset), row.error));
-            let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
+            let unpartitioned = unpartitioned.into_iter().map(|row| ((row.partition, row.offset), row.error));
+            refused = unpartitioned.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
         });
         progress.count_answer();
@@ -237,7 +238,11 @@ fn store_piece<S: Session>(
         };
         let rows = rows::events(rows::records(batch, bounds), now);
         // Either a dead letter was rejected, or a transaction without any row.
-        let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
+        let may_be_it = |row: &&Row<'_>| {
+            let place = (row.partition, row.record.offset);
+            at.map_or_else(|| !refused.contains_key(&place), |at| place == at)
+        };
+        let Some(first) = rows.iter().find(may_be_it) else {
             return Err(otherwise);
         };
         if rejected.is_some() {
