@@ -193,7 +193,7 @@ fn retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up() {
     database.until(asleep, "(1)");
     proxy.forget();
     running.until("retention: the store has not answered for 5 s");
-    running.until("retention: a session whose connection is lost held its lock");
+    running.until("retention: a session whose connection was lost held its lock");
     database.until("SELECT count(*) FROM totals WHERE day = '2010-01-01'", "(0)");
     // While it waits for an answer, a signal ends the process.
     postgres.signal("STOP");

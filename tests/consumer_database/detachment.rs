@@ -7,9 +7,7 @@ use std::time::Duration;
 use ::postgres::Client;
 use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::Record;
-use highwater::consumer::store::{
-    Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError,
-};
+use highwater::consumer::store::{Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store};
 use highwater::message::Event;
 use highwater::wire;
 
@@ -41,6 +39,11 @@ impl Expired {
         Self { database, store, next: old.len() as i64 }
     }
 
+    /// Opens the store anew, as another consumer, which has not noted the partition yet.
+    fn reopen(&mut self) {
+        self.store = self.database.url().open(&options_for(PartitionWidth::Day));
+    }
+
     fn store(&mut self, events: &[Event]) -> Applied {
         let applied = self.store.apply(&batch_of_events(self.next, events), Utc::now()).unwrap();
         self.next += events.len() as i64;
@@ -48,14 +51,10 @@ impl Expired {
     }
 
     fn retain(&self, budget: Duration) -> Maintained {
-        self.maintain(budget).unwrap()
-    }
-
-    fn maintain(&self, budget: Duration) -> Result<Maintained, StoreError> {
         let day = Duration::from_secs(86_400);
         let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
         let mut maintenance = self.database.url().maintenance(&options_for(PartitionWidth::Day));
-        maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), budget)
+        maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), budget).unwrap()
     }
 
     fn session(&self) -> Client {
@@ -188,6 +187,20 @@ fn a_detachment_goes_on_from_where_a_consumer_was_killed() {
     );
 }
 
+/// The retention was made longer since, or the mark came with the dump of a database.
+#[test]
+fn a_marked_partition_that_has_not_expired_takes_rows_again() {
+    let Some(postgres) = postgres("detachment::a_marked_partition_that_has_not_expired_takes_rows_again") else {
+        return;
+    };
+    let mut expired = Expired::new(&postgres, 1);
+    expired.database.run("UPDATE partition_notes SET newest_stored_at = now(), detaching_since = now()");
+    expired.reopen();
+    assert_eq!(expired.store(&[days_ago(2, 1)]).rejected.len(), 1);
+    assert_eq!(expired.retain(LONG), Maintained::default());
+    assert_eq!(expired.store(&[days_ago(3, 1)]).inserted, 1);
+}
+
 #[test]
 fn what_an_operator_detached_is_kept() {
     let Some(postgres) = postgres("detachment::what_an_operator_detached_is_kept") else { return };
@@ -200,29 +213,96 @@ fn what_an_operator_detached_is_kept() {
     assert_eq!(expired.tables(), kept);
 }
 
+/// While a round waits for a query, or after a detachment of theirs was interrupted: neither is taken for one of ours.
 #[test]
-fn what_an_operator_is_detaching_is_left_to_them() {
-    let Some(postgres) = postgres("detachment::what_an_operator_is_detaching_is_left_to_them") else { return };
-    let expired = Expired::new(&postgres, 2);
-    if !detaches_concurrently(expired.database.server()) {
+fn what_an_operator_detaches_meanwhile_is_kept() {
+    let Some(postgres) = postgres("detachment::what_an_operator_detaches_meanwhile_is_kept") else { return };
+    let expired = Expired::new(&postgres, 3);
+    let server = expired.database.server();
+    if !detaches_concurrently(server) {
         return;
     }
     let tables = expired.tables();
-    let (kept, _) = tables.split_once(' ').unwrap();
+    let days: Vec<&str> = tables.split(' ').collect();
+    let mut reader = server.client();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM events").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            database_has_pending(server);
+            reader.batch_execute(&format!("ALTER TABLE events DETACH PARTITION {}; COMMIT", days[2])).unwrap();
+        });
+        assert_eq!(expired.retain(LONG).unfinished, None);
+    });
+    assert_eq!(expired.tables(), days[2]);
+
+    let expired = Expired::new(&postgres, 3);
     let (mut reader, mut operator) = (expired.session(), expired.session());
     reader.batch_execute("BEGIN; SELECT count(*) FROM events").unwrap();
     operator.batch_execute("SET lock_timeout = 100").unwrap();
-    let detach = format!("ALTER TABLE events DETACH PARTITION {kept}");
+    let detach = format!("ALTER TABLE events DETACH PARTITION {}", days[0]);
     operator.batch_execute(&format!("{detach} CONCURRENTLY")).unwrap_err();
     reader.batch_execute("COMMIT").unwrap();
-    let error = expired.maintain(LONG).unwrap_err().to_string();
-    assert!(
-        error.contains(&format!("partition \"{kept}\" already pending detach")) && error.contains("FINALIZE"),
-        "{error}"
+    let why = expired.retain(LONG).unfinished.unwrap();
+    assert!(why.starts_with(&format!("another session detaches {}", days[0])) && why.contains("FINALIZE"), "{why}");
+    operator.batch_execute(&format!("{detach} FINALIZE; ALTER TABLE events DETACH PARTITION {}", days[1])).unwrap();
+    let maintained = expired.retain(LONG);
+    assert_eq!((maintained.dropped, maintained.unfinished), (vec![days[2].to_owned()], None));
+    assert_eq!(expired.tables(), format!("{} {}", days[0], days[1]));
+}
+
+fn database_has_pending(database: &Database) {
+    database
+        .until("SELECT count(*) FROM pg_inherits WHERE (to_jsonb(pg_inherits) ->> 'inhdetachpending')::boolean", "(1)");
+}
+
+/// Queries in parallel, of a role that sees no other's sessions: their workers lock partitions, and their table not.
+#[test]
+fn partitions_are_detached_while_parallel_queries_overlap() {
+    let test = "detachment::partitions_are_detached_while_parallel_queries_overlap";
+    let Some(postgres) = postgres(test) else { return };
+    let expired = Expired::new(&postgres, 2);
+    let server = expired.database.server();
+    if !detaches_concurrently(server) {
+        return;
+    }
+    let done = AtomicBool::new(false);
+    let maintained = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut session = server.client();
+                session
+                    .batch_execute(
+                        "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+                    )
+                    .unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    session.batch_execute("SELECT count(*) FROM events").unwrap();
+                }
+            });
+        }
+        let maintained = expired.retain(LONG);
+        done.store(true, Ordering::Relaxed);
+        maintained
+    });
+    assert_eq!((maintained.dropped.len(), maintained.unfinished), (2, None));
+}
+
+/// The row without partition is not the one that the database rejects.
+#[test]
+fn a_row_that_is_rejected_beside_one_without_partition_is_found() {
+    let test = "detachment::a_row_that_is_rejected_beside_one_without_partition_is_found";
+    let Some(postgres) = postgres(test) else { return };
+    let mut expired = Expired::new(&postgres, 1);
+    expired.database.run(
+        "UPDATE partition_notes SET detaching_since = now();
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON breach_state FOR EACH ROW WHEN (NEW.agent = 'bad')
+             EXECUTE FUNCTION refuse()",
     );
-    operator.batch_execute(&format!("{detach} FINALIZE")).unwrap();
-    assert_eq!(expired.retain(LONG).unfinished, None);
-    assert_eq!(expired.tables(), kept);
+    expired.reopen();
+    let applied = expired.store(&[days_ago(2, 1), updated("bad", 1), updated("gw", 3)]);
+    let rejected: Vec<i64> = applied.rejected.iter().map(|letter| letter.offset).collect();
+    assert_eq!((applied.inserted, rejected), (1, vec![1, 2]));
 }
 
 /// A partition that a session reads is dropped later, and storing goes on beside each attempt.

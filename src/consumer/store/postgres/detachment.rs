@@ -11,38 +11,39 @@ use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
 use super::{MAINTENANCE_SETTINGS, quoted};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Detached {
-    Yes,
-    /// Some of its rows are not old, or an operator detaches it.
-    No,
-    InUse,
+pub(super) enum Detachment {
+    Done,
+    NotOld,
+    Blocked(String),
 }
 
-/// Longest wait for transactions that use the table. Where one has lasted longer, a detachment does not begin.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for transactions that had begun to use the table. No lock is held meanwhile.
+const WAIT_MAX: &str = "30s";
+
+/// Longest wait of the end of an interrupted detachment. Writers cannot attach a partition meanwhile, and give up after 10 s.
+const FINALIZE_MAX: &str = "5s";
+
+const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
 /// Time by which the newest row of a partition may be newer than its note: see [`partitions`].
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
-/// A session uses partition `$2` of table `$1`, and not only in a transaction that is young enough to be waited for. While the end
-/// of a detachment waits for one that locked the partition by its own name, or before (`$3`), no partition can be attached.
-const IS_IN_USE: &str = "
-    WITH holders AS (
-        SELECT pid, bool_or(relation = $1::text::regclass) AS of_table, bool_or(relation = $2::text::regclass) AS of_partition
-        FROM pg_locks
-        WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND relation IN ($1::text::regclass, $2::text::regclass) AND pid <> pg_backend_pid()
-        GROUP BY pid)
-    SELECT EXISTS (
-        SELECT FROM holders h LEFT JOIN pg_stat_activity a USING (pid)
-        WHERE a.backend_type IS DISTINCT FROM 'autovacuum worker'
-          AND (a.xact_start < now() - make_interval(secs => $4) OR h.of_partition AND ($3 OR NOT h.of_table)))";
+/// State of partition `$2` of table `$1`: its mark, the one partition of the table that is pending, and whether it can be detached
+/// beside queries (not with PostgreSQL 13, nor beside a DEFAULT partition, which would have to be locked).
+const STATE: &str = "
+    SELECT n.detaching_since IS NOT NULL, p.inhrelid::regclass::text, p.inhrelid IS NOT DISTINCT FROM i.inhrelid,
+           current_setting('server_version_num')::int >= 140000 AND t.partdefid = 0
+    FROM pg_inherits i JOIN pg_partitioned_table t ON t.partrelid = i.inhparent
+         LEFT JOIN partition_notes n ON n.partition = $2
+         LEFT JOIN pg_inherits p ON p.inhparent = i.inhparent AND (to_jsonb(p) ->> 'inhdetachpending')::boolean
+    WHERE i.inhparent = $1::text::regclass AND i.inhrelid = to_regclass(quote_ident($2))";
 
-/// Server from 14 on, and no DEFAULT partition, which PostgreSQL would have to lock.
-const CAN_DETACH_CONCURRENTLY: &str = "
-    SELECT current_setting('server_version_num')::int >= 140000 AND partdefid = 0
-    FROM pg_partitioned_table WHERE partrelid = $1::text::regclass";
+/// Another session uses relation `$1`, or a prepared transaction does.
+const IS_USED: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND relation = to_regclass(quote_ident($1)) AND pid IS DISTINCT FROM pg_backend_pid())";
 
 /// Detaches a partition if all its rows were stored before `before`. Waits at most `left`.
 pub(super) fn detach(
@@ -50,58 +51,73 @@ pub(super) fn detach(
     partition: &Partition,
     before: DateTime<Utc>,
     left: Duration,
-) -> Result<Detached, Error> {
-    let (table, name) = (partition.table.name(), quoted(&partition.name));
-    if partition.is_pending && !partition.is_marked {
-        return Ok(Detached::No);
-    }
-    let detach = format!("ALTER TABLE {table} DETACH PARTITION {name}");
-    let concurrently = if partition.is_pending {
-        Some("FINALIZE")
-    } else {
-        client.query_one(CAN_DETACH_CONCURRENTLY, &[&table])?.get::<_, bool>(0).then_some("CONCURRENTLY")
-    };
+) -> Result<Detachment, Error> {
+    let (table, name) = (partition.table.name(), &partition.name);
+    let in_use = || Ok(Detachment::Blocked(format!("{name} is in use")));
     let mut transaction = client.transaction()?;
     partitions::lock(&mut transaction)?;
-    if !partition.is_marked && !mark(&mut transaction, partition, before)? {
+    let Some(state) = transaction.query_opt(STATE, &[&table, name])? else { return Ok(Detachment::NotOld) };
+    let (is_marked, pending, is_pending): (bool, Option<String>, bool) = (state.get(0), state.get(1), state.get(2));
+    let can_be_concurrent: bool = state.get(3);
+    let finalizes = is_marked && is_pending;
+    // A mark can be taken back, unlike what is pending: retention may be longer by now, or a restored dump brought the mark.
+    if !finalizes && !is_old(&mut transaction, partition, before)? {
+        mark(&mut transaction, name, false)?;
         transaction.commit()?;
-        return Ok(Detached::No);
+        return Ok(Detachment::NotOld);
     }
-    let longest = WAIT_MAX.as_secs_f64();
-    if transaction.query_one(IS_IN_USE, &[&table, &name, &partition.is_pending, &longest])?.get(0) {
-        return Ok(Detached::InUse);
+    if let Some(pending) = pending.filter(|_| !finalizes) {
+        let finalize = format!("ALTER TABLE {table} DETACH PARTITION {pending} FINALIZE");
+        let by_other =
+            format!("another session detaches {pending}; if that was interrupted, `{finalize}` completes it");
+        return Ok(Detachment::Blocked(by_other));
     }
-    let done = match concurrently {
-        None => transaction.batch_execute(&detach).and_then(|()| transaction.commit()),
-        Some(how) => {
-            transaction.commit()?;
-            let wait = left.min(WAIT_MAX).as_millis().max(1);
-            client.batch_execute(&format!("SET lock_timeout = 0; SET statement_timeout = {wait}"))?;
-            let done = client.batch_execute(&format!("{detach} {how}"));
-            client.batch_execute(MAINTENANCE_SETTINGS)?;
-            done
-        }
-    };
-    match done {
-        Ok(()) => Ok(Detached::Yes),
-        Err(error) if class(&error) == Class::Locked || error.code() == Some(&SqlState::QUERY_CANCELED) => {
-            Ok(Detached::InUse)
-        }
-        Err(error) => Err(error),
+    if finalizes && transaction.query_one(IS_USED, &[name])?.get(0) {
+        return in_use();
     }
+    mark(&mut transaction, name, true)?;
+    let detach = format!("ALTER TABLE {table} DETACH PARTITION {}", quoted(name));
+    if !finalizes && !can_be_concurrent {
+        return match transaction.batch_execute(&detach).and_then(|()| transaction.commit()) {
+            Ok(()) => Ok(Detachment::Done),
+            Err(error) if is_lock_timeout(&error) => in_use(),
+            Err(error) => Err(error),
+        };
+    }
+    transaction.commit()?;
+    let (how, lock_max) = if finalizes { ("FINALIZE", FINALIZE_MAX) } else { ("CONCURRENTLY", WAIT_MAX) };
+    let longest = left.min(STATEMENT_MAX).as_millis().max(1);
+    client.batch_execute(&format!("SET lock_timeout = '{lock_max}'; SET statement_timeout = {longest}"))?;
+    let detached = client.batch_execute(&format!("{detach} {how}"));
+    client.batch_execute(MAINTENANCE_SETTINGS)?;
+    let Err(error) = detached else { return Ok(Detachment::Done) };
+    // A mark without a detachment of ours would drop what an operator detaches.
+    let mut transaction = client.transaction()?;
+    let state = transaction.query_opt(STATE, &[&table, name])?;
+    let is_ours = is_lock_timeout(&error) && state.is_some_and(|state| state.get(2));
+    mark(&mut transaction, name, is_ours)?;
+    transaction.commit()?;
+    if is_lock_timeout(&error) { in_use() } else { Err(error) }
 }
 
-/// Marks a partition if all its rows are old. Writers note a new row under the same lock: none comes after the mark.
-fn mark(transaction: &mut Transaction<'_>, partition: &Partition, before: DateTime<Utc>) -> Result<bool, Error> {
-    if partition.table.is_kept_since_stored() && newest_stored_at(transaction, partition)? + NOTE_AGE >= before {
-        return Ok(false);
-    }
-    transaction.execute(
+fn is_lock_timeout(error: &Error) -> bool {
+    class(error) == Class::Locked || error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+/// Returns whether all rows of a partition are old. Writers note a new row under the same lock: none comes after the mark.
+fn is_old(transaction: &mut Transaction<'_>, partition: &Partition, before: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(partition.to <= before
+        && (!partition.table.is_kept_since_stored() || newest_stored_at(transaction, partition)? + NOTE_AGE < before))
+}
+
+fn mark(transaction: &mut Transaction<'_>, name: &str, is_marked: bool) -> Result<(), Error> {
+    let sql = if is_marked {
         "INSERT INTO partition_notes (partition, newest_stored_at, outside, detaching_since) VALUES ($1, now(), false, now())
-         ON CONFLICT (partition) DO UPDATE SET detaching_since = now()",
-        &[&partition.name],
-    )?;
-    Ok(true)
+         ON CONFLICT (partition) DO UPDATE SET detaching_since = coalesce(partition_notes.detaching_since, now())"
+    } else {
+        "UPDATE partition_notes SET detaching_since = NULL WHERE partition = $1 AND detaching_since IS NOT NULL"
+    };
+    transaction.execute(sql, &[&name]).map(drop)
 }
 
 /// Returns when a partition's newest row was stored, by its note; a missing note is created from the rows.
@@ -127,10 +143,10 @@ pub(super) fn detached(client: &mut Client) -> Result<Vec<String>, Error> {
 }
 
 /// Drops a detached partition, and returns false if a session uses it.
-pub(super) fn drop(client: &mut Client, name: &str) -> Result<bool, Error> {
+pub(super) fn drop_table(client: &mut Client, name: &str) -> Result<bool, Error> {
     let mut transaction = client.transaction()?;
     match transaction.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(name))) {
-        Err(error) if class(&error) == Class::Locked => return Ok(false),
+        Err(error) if is_lock_timeout(&error) => return Ok(false),
         dropped => dropped?,
     }
     transaction.execute("DELETE FROM partition_notes WHERE partition = $1", &[&name])?;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use postgres::{Client, Error, IsolationLevel};
 
 use super::address::Address;
-use super::detachment::{self, Detached};
+use super::detachment::{self, Detachment};
 use super::partitions;
 use super::sqlstate::{Class, class};
 use super::{HELD_MAX, MAINTENANCE_SETTINGS, migrations, pooler, session};
@@ -114,7 +114,8 @@ impl Maintenance for PostgresMaintenance {
         }
         if !locked.get::<_, bool>(0) {
             let was_dead = end_lock_holder(&mut client, LOCK, HELD_MAX)? > 0;
-            maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
+            let holder = if was_dead { "a session whose connection was lost held" } else { "another session holds" };
+            maintained.unfinished = Some(format!("{holder} its lock"));
             return Ok(maintained);
         }
         if let Some(seconds) = failpoints::value("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
@@ -128,7 +129,7 @@ impl Maintenance for PostgresMaintenance {
             None => clock.wall().min(client.query_one("SELECT now()", &[])?.get(0)),
         };
         let (until, progress) = (clock.monotonic() + budget, &self.progress);
-        let mut round = Round { client, now, retention, until, clock, progress };
+        let mut round = Round { client, now, retention, until, clock, progress, blocked: None };
         match round.all(&mut maintained) {
             Ok(()) => {}
             Err(MaintenanceEnd::Unfinished(why)) => maintained.unfinished = Some(why),
@@ -145,6 +146,8 @@ struct Round<'a> {
     until: Duration,
     clock: SystemClock,
     progress: &'a StoreProgress,
+    /// Reason for which a partition was left.
+    blocked: Option<String>,
 }
 
 impl Round<'_> {
@@ -163,7 +166,11 @@ impl Round<'_> {
         self.in_pieces(("dead_letters", expire), WITH_OLD_PAYLOADS, letters, &mut maintained.deleted)?;
         let are_closed = self.close_gaps(before)?;
         self.delete_all(&ExpiredRows::after_gaps(), maintained)?;
-        if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
+        let unclosed = (!are_closed).then(|| "series of numbers are in use".to_owned());
+        match self.blocked.take().or(unclosed) {
+            Some(why) => Err(MaintenanceEnd::Unfinished(why)),
+            None => Ok(()),
+        }
     }
 
     /// Returns false if a series was extended meanwhile: it must not be set back (repeatable read).
@@ -240,25 +247,30 @@ impl Round<'_> {
         }
     }
 
+    /// Detaches and drops what has expired. A table that a session uses does not keep others from it.
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         self.drop_detached(maintained)?;
         let mut transaction = self.client.transaction()?;
         let mut standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
-        // A table has one that is pending: it goes first.
-        standing.sort_by_key(|partition| !partition.is_marked);
+        // A table has at most one whose detachment was interrupted: it goes first.
+        standing.sort_by_key(|partition| partition.takes_rows);
+        let mut blocked = Vec::new();
         // MINVALUE's partition is never dropped: its rows are deleted in pieces.
         for partition in standing.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
             let before = Retained::of(partition.table).before(self.retention, self.now);
-            if partition.to > before && !partition.is_marked {
+            if blocked.contains(&partition.table) || partition.takes_rows && partition.to > before {
                 continue;
             }
             self.check_budget()?;
             let left = self.until.saturating_sub(self.clock.monotonic());
             match detachment::detach(&mut self.client, partition, before, left)? {
-                Detached::Yes => self.drop_detached(maintained)?,
-                Detached::InUse => return Err(in_use(&partition.name)),
-                Detached::No => {}
+                Detachment::Done => self.drop_detached(maintained)?,
+                Detachment::NotOld => {}
+                Detachment::Blocked(why) => {
+                    blocked.push(partition.table);
+                    self.blocked = Some(why);
+                }
             }
         }
         Ok(())
@@ -267,15 +279,12 @@ impl Round<'_> {
     fn drop_detached(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         for name in detachment::detached(&mut self.client)? {
             self.check_budget()?;
-            if !detachment::drop(&mut self.client, &name)? {
-                return Err(in_use(&name));
+            if detachment::drop_table(&mut self.client, &name)? {
+                maintained.dropped.push(name);
+            } else {
+                self.blocked = Some(format!("{name} is in use"));
             }
-            maintained.dropped.push(name);
         }
         Ok(())
     }
-}
-
-fn in_use(name: &str) -> MaintenanceEnd {
-    MaintenanceEnd::Unfinished(format!("{name} is in use"))
 }

@@ -31,17 +31,11 @@ pub(super) struct Partition {
     pub(super) table: Table,
     pub(super) from: DateTime<Utc>,
     pub(super) to: DateTime<Utc>,
-    /// Retention has begun to detach it.
-    pub(super) is_marked: bool,
-    /// `DETACH PARTITION … CONCURRENTLY` has not ended: PostgreSQL finds no partition for its rows, and accepts no other.
-    pub(super) is_pending: bool,
+    /// False once retention has marked it, or while it is being detached: PostgreSQL then accepts no other one for its rows.
+    pub(super) takes_rows: bool,
 }
 
 impl Partition {
-    pub(super) fn takes_rows(&self) -> bool {
-        !self.is_marked && !self.is_pending
-    }
-
     fn holds(&self, table: Table, time: DateTime<Utc>) -> bool {
         self.table == table && (self.from..self.to).contains(&time)
     }
@@ -100,12 +94,12 @@ impl Partitions {
             if self.find(table, time).is_none() && !self.create(&mut transaction, table, time)? {
                 outside.push(unpartitioned(row, &too_many_outside(row)));
             }
-            if let Some(partition) = self.find(table, time).filter(|partition| !partition.takes_rows()) {
+            if let Some(partition) = self.find(table, time).filter(|partition| !partition.takes_rows) {
                 expired.push(unpartitioned(row, &being_detached(partition)));
             }
         }
         let touched = places(rows).filter_map(|(_, table, time)| self.find(table, time));
-        let touched = touched.filter(|partition| partition.takes_rows());
+        let touched = touched.filter(|partition| partition.takes_rows);
         let mut names: Vec<String> = touched.map(|partition| partition.name.clone()).collect();
         names.sort();
         names.dedup();
@@ -169,7 +163,7 @@ impl Partitions {
                 );
             }
         }
-        self.known.push(Partition { name, table, from, to, is_marked: false, is_pending: false });
+        self.known.push(Partition { name, table, from, to, takes_rows: true });
         self.known.sort_by_key(|partition| (partition.table, partition.from));
         Ok(true)
     }
@@ -292,8 +286,8 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
     for table in PARTITIONED {
         let rows = transaction.query(
             // PostgreSQL 13 has no column inhdetachpending.
-            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid), n.detaching_since IS NOT NULL,
-                    coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
+            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid),
+                    n.detaching_since IS NULL AND (to_jsonb(i) ->> 'inhdetachpending')::boolean IS NOT TRUE
              FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN partition_notes n ON n.partition = c.relname
              WHERE i.inhparent = $1::text::regclass",
             &[&table.name()],
@@ -301,8 +295,7 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
         for row in rows {
             // An operator's DEFAULT partition has no bounds.
             let Some((from, to)) = bounds_of(row.get(1)) else { continue };
-            let (is_marked, is_pending) = (row.get(2), row.get(3));
-            partitions.push(Partition { name: row.get(0), table, from, to, is_marked, is_pending });
+            partitions.push(Partition { name: row.get(0), table, from, to, takes_rows: row.get(2) });
         }
     }
     partitions.sort_by_key(|partition| (partition.table, partition.from));
@@ -337,7 +330,7 @@ mod tests {
 
     fn partition(from: &str, to: &str) -> Partition {
         let (from, to) = (at(from), at(to));
-        Partition { name: from.to_string(), table: Table::Events, from, to, is_marked: false, is_pending: false }
+        Partition { name: from.to_string(), table: Table::Events, from, to, takes_rows: true }
     }
 
     #[test]
