@@ -217,6 +217,7 @@ pub trait CounterSource {
 
     /// Fills `reading` at a moment of `clock`, the first time with every watched link as added. A link that could not be read is
     /// left out of `counters`, never reported as 0. An error leaves `reading` empty, and its changes to the next reading.
+    /// A source that numbers links itself gives a name the same `ifindex` after a reload, which opens it anew.
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
 }
 

@@ -41,6 +41,7 @@ struct LinkTotals {
 
 #[derive(Debug)]
 struct OwnLink {
+    ifindex: u32,
     name: String,
     last_bytes: Option<u64>,
 }
@@ -95,13 +96,21 @@ impl Links {
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
 
+    /// Numbers a link by its name: after a reload, which opens the source anew, it has the same number, and no other link has it.
+    fn own_ifindex(&mut self, name: &str) -> u32 {
+        if let Some(own) = self.own.iter().find(|own| own.name == name) {
+            return own.ifindex;
+        }
+        let by_name = FIRST_OWN_IFINDEX | crc32fast::hash(name.as_bytes());
+        let is_free = |ifindex: &u32| self.own.iter().all(|own| own.ifindex != *ifindex);
+        let ifindex = (by_name..=u32::MAX).chain(FIRST_OWN_IFINDEX..by_name).find(is_free).unwrap_or(by_name);
+        self.own.push(OwnLink { ifindex, name: name.to_owned(), last_bytes: None });
+        ifindex
+    }
+
     fn follow(&mut self, name: &str, due: bool) -> Option<u32> {
         if !self.sysfs.exists() {
-            let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {
-                self.own.push(OwnLink { name: name.to_owned(), last_bytes: None });
-                self.own.len() - 1
-            });
-            let ifindex = FIRST_OWN_IFINDEX + at as u32;
+            let ifindex = self.own_ifindex(name);
             let (kind, name) = (kind_by_name(name), name.to_owned());
             self.table.put(LinkInfo::new(ifindex, name, kind), Attachment::default());
             return Some(ifindex);
@@ -200,8 +209,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut links = links(root.path());
         let ifindex = links.follow("en0", false).unwrap();
-        assert_eq!(links.follow("en1", false), Some(ifindex + 1));
-        assert_eq!(links.follow("en0", false), Some(ifindex));
         for (bytes, believed) in [
             ((0, 0), false),
             ((9, 0), true),
@@ -214,6 +221,24 @@ mod tests {
         ] {
             assert_eq!(links.counters("en0", ifindex, totals(bytes)).is_some(), believed, "{bytes:?}");
         }
+    }
+
+    /// A detector that goes on after a reload knows links by their numbers.
+    #[test]
+    fn without_sysfs_a_link_has_the_number_of_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let numbers = |names: &[&str]| {
+            let mut links = links(root.path());
+            let numbers = names.iter().map(|name| (links.follow(name, false).unwrap(), (*name).to_owned()));
+            numbers.collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let names = ["en0", "en1", "lo0", "en0"];
+        let (first, again) = (numbers(&names), numbers(&["lo0", "en1", "en0"]));
+        assert_eq!((first.len(), &first), (3, &again));
+        let mut links = links(root.path());
+        let taken = FIRST_OWN_IFINDEX | crc32fast::hash(b"en1");
+        links.own.push(OwnLink { ifindex: taken, name: "en0".to_owned(), last_bytes: None });
+        assert_ne!(links.follow("en1", false), Some(taken), "two names may have one hash");
     }
 
     #[test]
