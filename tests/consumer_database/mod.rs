@@ -15,7 +15,7 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Applied, PartitionWidth, Store, StoreError, StoreOptions, StoreUrl};
 use highwater::message::Event;
 
-use crate::support::consumer::{Database, Postgres};
+use crate::support::consumer::Postgres;
 use crate::support::failpoints;
 use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
@@ -42,10 +42,4 @@ fn open_store(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {
 fn store_first(store: &mut dyn Store, events: &[Event]) -> Result<Applied, StoreError> {
     insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None)?;
     store.apply(&batch_of_events(0, events), Utc::now())
-}
-
-/// Returns the database's URL for another role.
-fn url_of(database: &Database, role: &str) -> String {
-    let (_, server) = database.url.split_once('@').unwrap();
-    format!("postgres://{role}:secret@{server}")
 }

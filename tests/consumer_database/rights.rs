@@ -9,7 +9,7 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, Retention, StoreError, StoreUrl};
 use highwater::message::Event;
 
-use super::{open_store, options_for, postgres, store_first, url_of};
+use super::{open_store, options_for, postgres, store_first};
 use crate::support::consumer::{self, Database, Postgres};
 use crate::support::events::{event, loss, noon, started, updates};
 use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
@@ -24,7 +24,7 @@ fn a_revoked_grant_makes_no_dead_letters() {
     owner
         .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}"))
         .unwrap();
-    let mut stored = open_store(&url_of(&database, &role), None);
+    let mut stored = open_store(&database.url_of(&role), None);
     store_first(&mut *stored, &updates(1..=5)).unwrap();
     let mut next = 6;
     for table in ["events", "breach_state", "totals", "agent_sequences", "losses"] {
@@ -86,7 +86,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).unwrap();
     let other = postgres.database("refused");
     other.client().batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").unwrap();
-    let url = url_of(&other, &role);
+    let url = other.url_of(&role);
     let mend = |said: &str, begin: &str| {
         let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));
         other.client().batch_execute(said[from..].split(';').next().unwrap()).unwrap();
@@ -144,7 +144,7 @@ fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     let Some(postgres) = postgres(test) else { return };
     let server = postgres.database("server");
     let role = format!("New {:08x}", fastrand::u32(..));
-    let url = url_of(&server, &role.replace(' ', "%20")) + "_new";
+    let url = server.url_of(&role.replace(' ', "%20")) + "_new";
     let says = |begin: &str| {
         let StoreError::Misconfigured(said) = open_store(&url, None).checkpoints(&topic_id("events")).unwrap_err()
         else {
@@ -159,6 +159,8 @@ fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     let name = url.rsplit_once('/').unwrap().1;
     server.client().batch_execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, \"{role}\"")).unwrap();
     says("GRANT CONNECT");
+    server.client().batch_execute(&format!("ALTER ROLE \"{role}\" NOLOGIN")).unwrap();
+    says("ALTER ROLE");
     assert_eq!(store_first(&mut *open_store(&url, None), &updates(1..=3)).unwrap().inserted, 3);
 }
 
@@ -182,7 +184,7 @@ impl Roles {
                  REVOKE CREATE ON SCHEMA public FROM PUBLIC"
             ))
             .unwrap();
-        let admin = url_of(&database, &format!("{name}_admin"));
+        let admin = database.url_of(&format!("{name}_admin"));
         let admin = ::postgres::Client::connect(&admin, ::postgres::NoTls).unwrap();
         Self { database, name, admin }
     }
@@ -210,7 +212,7 @@ impl Roles {
 
     /// Stores an event of each of 30 days.
     fn store(&self, from: u64) -> Result<(), StoreError> {
-        let url = url_of(&self.database, &self.name);
+        let url = self.database.url_of(&self.name);
         let mut stored = StoreUrl::parse(&url, None, None).unwrap().open(&options_for(PartitionWidth::Day));
         let old = (from..from + 30).map(|seq| {
             let mut event = event("gw", seq, started());
@@ -223,7 +225,7 @@ impl Roles {
 
     /// Returns what `breaches` says to the reader.
     fn read(&self) -> (i32, String) {
-        let url = url_of(&self.database, &format!("{}_reader", self.name));
+        let url = self.database.url_of(&format!("{}_reader", self.name));
         let mut command = consumer::command();
         let output = command.arg("breaches").env("HIGHWATER_STORE__URL", &url).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -244,15 +246,15 @@ fn the_grants_of_the_page_are_the_least_that_everything_works_with() {
     assert_eq!(roles.read().0, 0, "{:?}", roles.read());
     let Roles { database, name, .. } = &roles;
     let mut reader =
-        ::postgres::Client::connect(&url_of(database, &format!("{name}_reader")), ::postgres::NoTls).unwrap();
+        ::postgres::Client::connect(&database.url_of(&format!("{name}_reader")), ::postgres::NoTls).unwrap();
     let oldest = "SELECT count(*) FROM events_20260921";
     assert_eq!(reader.query_one(oldest, &[]).unwrap().get::<_, i64>(0), 1, "a partition made after the grants");
     assert!(reader.batch_execute("DELETE FROM events").is_err() && reader.batch_execute("CREATE TABLE a ()").is_err());
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, ..Retention::default() };
-    let mut role = ::postgres::Client::connect(&url_of(database, name), ::postgres::NoTls).unwrap();
+    let mut role = ::postgres::Client::connect(&database.url_of(name), ::postgres::NoTls).unwrap();
     role.batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
-    let url = StoreUrl::parse(&url_of(database, name), None, None).unwrap();
+    let url = StoreUrl::parse(&database.url_of(name), None, None).unwrap();
     let mut maintenance = url.maintenance(&options_for(PartitionWidth::Day));
     let maintained = maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (60, None));

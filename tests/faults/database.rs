@@ -1,12 +1,12 @@
-//! PostgreSQL crashes, is paused, cannot be reached, vanishes exactly at a COMMIT, or has a table that another session locks.
-//! (`watchdogs.rs` has the connection that stays and never answers.)
+//! PostgreSQL crashes, is paused, cannot be reached, vanishes exactly at a COMMIT, has a table that another session locks, or lets
+//! the consumer's role in no more. (`watchdogs.rs` has the connection that stays and never answers.)
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::support::consumer::Postgres;
+use crate::support::consumer::{Postgres, Running};
 use crate::support::pipeline::Pipeline;
 use crate::support::proxy::{Cut, Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
@@ -109,6 +109,49 @@ fn table_locked() {
         };
         let outcome = pipeline.run_through_fault(rng, fail, || ());
         // A dead letter would count as declared, not as lost.
+        assert_eq!(outcome.declared, 0, "all events are rows");
+        outcome
+    });
+}
+
+/// As by an administrator: the consumer's role may log in no more, and its sessions end. Other tests use the same server at the same
+/// time, so the role is one of this pipeline.
+#[test]
+fn role_locked_out() {
+    let Some((kafka, postgres)) = kafka_and_postgres("faults::database::role_locked_out") else { return };
+    let fault = Fault { name: "role-locked-out", short: 2, long: 20, fresh_every: 10 };
+    let make = || {
+        let (pipeline, role) = (Pipeline::new(fault.name, &kafka, &postgres), format!("out_{:08x}", fastrand::u32(..)));
+        let sql = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}");
+        pipeline.database.client().batch_execute(&sql).expect("a superuser may");
+        let url = pipeline.database.url_of(&role);
+        (pipeline.stored_at(&url).named(), role)
+    };
+    rounds(&fault, make, |(pipeline, role), rng| {
+        let role = role.as_str();
+        let remedy = format!("as a superuser: ALTER ROLE \"{role}\" LOGIN;");
+        let (mut admin, mut other, topic) =
+            (pipeline.database.client(), pipeline.database.client(), pipeline.topic.clone());
+        let fail = |rng: &mut Rng, consuming: &Running| {
+            let held = Duration::from_millis(rng.u64(1_000..=20_000));
+            admin.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).expect("a superuser may");
+            let (locked, end) = (Instant::now(), kafka.end(&topic));
+            let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+            crate::support::agent::until("the consumer names the remedy", || {
+                // One that was just logging in is not there at first.
+                admin.execute(sessions, &[&role]).expect("a superuser may");
+                consuming.log().contains(&remedy).then_some(())
+            });
+            crate::support::agent::until("the agent goes on", || (kafka.end(&topic) > end).then_some(()));
+            sleep(held.saturating_sub(locked.elapsed()));
+        };
+        let mend = || other.batch_execute(&format!("ALTER ROLE {role} LOGIN")).expect("a superuser may");
+        let (outcome, consuming) = pipeline.run_through_logged_fault(rng, fail, mend);
+        consuming.until("the store is available again");
+        let log = consuming.log();
+        let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        // Of the store once, however often it tried, and perhaps of retention, which begins after ten seconds.
+        assert!(count(&remedy) <= 2 && count(" WARN ") + count(" ERROR ") <= 4, "{log}");
         assert_eq!(outcome.declared, 0, "all events are rows");
         outcome
     });

@@ -148,6 +148,12 @@ impl Database {
         Client::connect(&self.url, NoTls).expect("PostgreSQL answers")
     }
 
+    /// Returns its URL for another role, whose password is `secret`.
+    pub(crate) fn url_of(&self, role: &str) -> String {
+        let (_, server) = self.url.split_once('@').expect("the URL has a password");
+        format!("postgres://{role}:secret@{server}")
+    }
+
     /// Returns the one value of `sql`, as text.
     pub(crate) fn ask(&self, sql: &str) -> String {
         let sql = format!("SELECT coalesce(string_agg(t.*::text, ' ' ORDER BY t.*::text), '') FROM ({sql}) AS t");

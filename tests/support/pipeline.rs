@@ -141,18 +141,27 @@ impl Pipeline {
         fail: impl FnOnce(&mut Rng),
         mend: impl FnOnce(),
     ) -> Outcome {
+        self.run_through_logged_fault(rng, |rng, _| fail(rng), mend).0
+    }
+
+    /// Does the same for a fault of which the consumer's log tells: `fail` gets the consumer, which is returned too, still running.
+    pub(crate) fn run_through_logged_fault(
+        &mut self,
+        rng: &mut Rng,
+        fail: impl FnOnce(&mut Rng, &consumer::Running),
+        mend: impl FnOnce(),
+    ) -> (Outcome, consumer::Running) {
         let consuming = self.start_consumer();
         let running = self.start_agent();
         self.wait_for_events();
         std::thread::sleep(Duration::from_millis(rng.u64(0..500)));
-        fail(rng);
+        fail(rng, &consuming);
         mend();
         let recovery = self.wait_for_events();
         self.end_agent(running);
         self.drain_agent();
         let outcome = self.wait_and_compare();
-        drop(consuming);
-        Outcome { recovery: recovery + outcome.recovery, ..outcome }
+        (Outcome { recovery: recovery + outcome.recovery, ..outcome }, consuming)
     }
 
     /// Waits until the database has events of this many epochs that were not accepted; returns those in the order of their offsets.

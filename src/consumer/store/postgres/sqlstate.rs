@@ -85,13 +85,22 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Returns whether a login was refused for its role, which is missing or lacks LOGIN, and not by `pg_hba.conf`: the SQLSTATE is the
+/// same, and the text is in the server's language.
+fn is_refused_for_role(error: &Error) -> bool {
+    error.as_db_error().and_then(DbError::routine) == Some("InitializeSessionUserId")
+}
+
 /// Explains an error of a login. Servers refuse the password of a role that they do not have, and do not report that.
-fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<String> {
+fn remedy_of_connecting(code: &str, is_for_role: bool, Login { role, database }: &Login) -> Option<String> {
     let (role, database) = (quoted(role), quoted(database));
     let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");
     Some(match code {
         "42501" => format!("as its owner: GRANT CONNECT ON DATABASE {database} TO {role}"),
         "3D000" => format!("create it as a superuser: CREATE DATABASE {database} OWNER {role}"),
+        "28000" if is_for_role => {
+            format!("as a superuser: ALTER ROLE {role} LOGIN; a missing role is created {make}")
+        }
         "28000" => format!(
             "pg_hba.conf on the server must allow it: a line with hostssl needs sslmode=verify-full in store.url; a missing role \
              is created {make}"
@@ -171,7 +180,9 @@ impl From<ConnectError> for StoreError {
                     None => Self::Unavailable(format!("PostgreSQL: {text}")),
                 }
             }
-            ConnectError::Server(error, login) => explained(&error, |code| remedy_of_connecting(code, &login)),
+            ConnectError::Server(error, login) => {
+                explained(&error, |code| remedy_of_connecting(code, is_refused_for_role(&error), &login))
+            }
         }
     }
 }
