@@ -28,8 +28,10 @@ impl Pictures<'_> {
         LinkFilter {
             interfaces: vec![self.link.name.clone()],
             directions: vec![self.link.direction.to_owned()],
-            // A window that the demo began in.
+            // From the window that the demo began in, to the present one: up to a whole hour, windows are read, and not the hours
+            // that are made of them a while later.
             since: Some(self.since - TimeDelta::seconds(10)),
+            until: Some(SystemClock::default().wall() + TimeDelta::seconds(10)),
             ..LinkFilter::default()
         }
     }
