@@ -1,5 +1,7 @@
-//! Members of the consumers' group come, go, die, are paused and woken; the group's offsets and the producer are wrong.
+//! Members of the consumers' group come, go, die, are paused and woken, or have the same name; the group's offsets and the producer
+//! are wrong.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use fastrand::Rng;
 use crate::support::consumer::{Consumer, Running};
 use crate::support::events::produce;
 use crate::support::pipeline::Pipeline;
+use crate::support::process::until;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::kafka_and_postgres;
 
@@ -108,6 +111,47 @@ fn end_member((_consumer, mut running): (Consumer, Running), rng: &mut Rng) {
     }
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
+}
+
+/// A second consumer runs with a copy of the configuration, its `group.instance.id` too, until it is killed. Kafka gives the place to
+/// the one that joined last, and fences the other, which says so, joins again, and so takes the place back: each in turn.
+#[test]
+fn instance_twice() {
+    let Some((kafka, postgres)) = kafka_and_postgres("faults::groups::instance_twice") else { return };
+    let fault = Fault { name: "instance-twice", short: 1, long: 20, fresh_every: 10 };
+    let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |pipeline, rng| {
+        let config = fs::read_to_string(pipeline.consumer.config()).expect("there is a configuration");
+        let mut copy = Consumer::with(&config);
+        let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
+        // The agent's events are few: with these, one is fenced with a batch in hand.
+        let bursts: Vec<_> = (0..rng.u32(1..=4)).map(|_| pipeline.events(rng.u64(1..6), rng.u64(100..3_000))).collect();
+        let fail = |rng: &mut Rng, first: &Running| {
+            // At any moment between two heartbeats.
+            sleep(Duration::from_millis(rng.u64(0..2_000)));
+            let second = copy.start(&[]);
+            for (turn, burst) in bursts.iter().enumerate() {
+                produce(&brokers, &topic, burst);
+                until_fenced([first, &second][turn % 2], turn / 2 + 1);
+            }
+            sleep(Duration::from_millis(rng.u64(0..3_000)));
+            second.kill();
+        };
+        let (outcome, mut first) = pipeline.run_through_logged_fault(rng, fail, || ());
+        // A dead letter would count as declared, not as lost.
+        assert_eq!(outcome.declared, 0, "all events are rows");
+        first.signal("TERM");
+        assert!(first.wait().success(), "it went on by itself to its orderly end: {}", first.log());
+        outcome
+    });
+}
+
+/// Waits until this consumer has logged so many times that it was fenced, and goes on by itself.
+fn until_fenced(running: &Running, times: usize) {
+    const LINE: &str = " fenced by other consumer with same group.instance.id; reconnecting";
+    until(&format!("the consumer was fenced {times} times"), || {
+        (running.log().matches(LINE).count() >= times).then_some(())
+    });
 }
 
 /// The group's offsets in Kafka are deleted, or set beyond what is stored: only the database counts.
