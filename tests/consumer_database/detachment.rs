@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::postgres::Client;
 use chrono::{TimeDelta, Utc};
@@ -255,7 +255,7 @@ fn database_has_pending(database: &Database) {
         .until("SELECT count(*) FROM pg_inherits WHERE (to_jsonb(pg_inherits) ->> 'inhdetachpending')::boolean", "(1)");
 }
 
-/// Queries in parallel, of a role that sees no other's sessions: their workers lock partitions, and their table not.
+/// Workers of a parallel query lock the partitions, and not their table.
 #[test]
 fn partitions_are_detached_while_parallel_queries_overlap() {
     let test = "detachment::partitions_are_detached_while_parallel_queries_overlap";
@@ -275,6 +275,8 @@ fn partitions_are_detached_while_parallel_queries_overlap() {
                         "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
                     )
                     .unwrap();
+                let plan = session.query("EXPLAIN SELECT count(*) FROM events", &[]).unwrap();
+                assert!(plan.iter().any(|row| row.get::<_, String>(0).contains("Gather")), "{plan:?}");
                 while !done.load(Ordering::Relaxed) {
                     session.batch_execute("SELECT count(*) FROM events").unwrap();
                 }
@@ -285,6 +287,36 @@ fn partitions_are_detached_while_parallel_queries_overlap() {
         maintained
     });
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (2, None));
+}
+
+/// The end of a detachment waits for a session that locked the partition by its own name, and no partition can be attached.
+#[test]
+fn an_event_of_a_new_month_is_stored_beside_a_detachment_that_waits() {
+    let test = "detachment::an_event_of_a_new_month_is_stored_beside_a_detachment_that_waits";
+    let Some(postgres) = postgres(test) else { return };
+    let mut expired = Expired::new(&postgres, 1);
+    if !detaches_concurrently(expired.database.server()) {
+        return;
+    }
+    let (server, partition) = (expired.database.server(), expired.tables());
+    let mut holder = server.client();
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
+    let url = expired.database.url();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            database_has_pending(server);
+            let sent = Instant::now();
+            let stored =
+                url.open(&options_for(PartitionWidth::Day)).apply(&batch_of_events(1, &[days_ago(2, 0)]), Utc::now());
+            assert_eq!(stored.unwrap().inserted, 1);
+            assert!(sent.elapsed() < Duration::from_secs(5), "{:?}", sent.elapsed());
+        });
+        assert_eq!(expired.retain(LONG).unfinished, Some(format!("{partition} is in use")));
+    });
+    holder.batch_execute("COMMIT").unwrap();
+    expired.next += 1;
+    assert_eq!(expired.retain(LONG).dropped, [partition]);
+    assert_eq!(expired.store(&[updated("gw", 3)]).inserted, 1);
 }
 
 /// The row without partition is not the one that the database rejects.

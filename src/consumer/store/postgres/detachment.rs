@@ -17,11 +17,9 @@ pub(super) enum Detachment {
     Blocked(String),
 }
 
-/// Longest wait for transactions that had begun to use the table. No lock is held meanwhile.
-const WAIT_MAX: &str = "30s";
-
-/// Longest wait of the end of an interrupted detachment. Writers cannot attach a partition meanwhile, and give up after 10 s.
-const FINALIZE_MAX: &str = "5s";
+/// Longest wait for a transaction that had begun to use the table. If it locked the partition by its own name, or if an interrupted
+/// detachment is completed, no writer can attach a partition meanwhile: less than the 5 s in which an event has to be stored.
+const WAIT_MAX: &str = "3s";
 
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
@@ -80,27 +78,27 @@ pub(super) fn detach(
     if !finalizes && !can_be_concurrent {
         return match transaction.batch_execute(&detach).and_then(|()| transaction.commit()) {
             Ok(()) => Ok(Detachment::Done),
-            Err(error) if is_lock_timeout(&error) => in_use(),
+            Err(error) if is_timeout(&error) => in_use(),
             Err(error) => Err(error),
         };
     }
     transaction.commit()?;
-    let (how, lock_max) = if finalizes { ("FINALIZE", FINALIZE_MAX) } else { ("CONCURRENTLY", WAIT_MAX) };
+    let how = if finalizes { "FINALIZE" } else { "CONCURRENTLY" };
     let longest = left.min(STATEMENT_MAX).as_millis().max(1);
-    client.batch_execute(&format!("SET lock_timeout = '{lock_max}'; SET statement_timeout = {longest}"))?;
+    client.batch_execute(&format!("SET lock_timeout = '{WAIT_MAX}'; SET statement_timeout = {longest}"))?;
     let detached = client.batch_execute(&format!("{detach} {how}"));
     client.batch_execute(MAINTENANCE_SETTINGS)?;
     let Err(error) = detached else { return Ok(Detachment::Done) };
     // A mark without a detachment of ours would drop what an operator detaches.
     let mut transaction = client.transaction()?;
     let state = transaction.query_opt(STATE, &[&table, name])?;
-    let is_ours = is_lock_timeout(&error) && state.is_some_and(|state| state.get(2));
+    let is_ours = is_timeout(&error) && state.is_some_and(|state| state.get(2));
     mark(&mut transaction, name, is_ours)?;
     transaction.commit()?;
-    if is_lock_timeout(&error) { in_use() } else { Err(error) }
+    if is_timeout(&error) { in_use() } else { Err(error) }
 }
 
-fn is_lock_timeout(error: &Error) -> bool {
+fn is_timeout(error: &Error) -> bool {
     class(error) == Class::Locked || error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
@@ -146,7 +144,7 @@ pub(super) fn detached(client: &mut Client) -> Result<Vec<String>, Error> {
 pub(super) fn drop_table(client: &mut Client, name: &str) -> Result<bool, Error> {
     let mut transaction = client.transaction()?;
     match transaction.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(name))) {
-        Err(error) if is_lock_timeout(&error) => return Ok(false),
+        Err(error) if is_timeout(&error) => return Ok(false),
         dropped => dropped?,
     }
     transaction.execute("DELETE FROM partition_notes WHERE partition = $1", &[&name])?;
