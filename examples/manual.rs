@@ -23,7 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for subdirectory in ["man1", "bash", "zsh", "fish"] {
         fs::create_dir_all(directory.join(subdirectory))?;
     }
-    for program in [highwater::agent::cli::command(), highwater::consumer::cli::command()] {
+    for program in [
+        highwater::agent::cli::command(),
+        #[cfg(feature = "consumer")]
+        highwater::consumer::cli::command(),
+    ] {
         completions(&mut program.clone(), &directory)?;
         let mut program = program.disable_help_subcommand(true);
         program.build();

@@ -103,9 +103,10 @@ openwrt() {
   cp "$1/highwater-agent" "$archive"
   cp -r "$2"/{man1,bash} "$archive"
 
-  ROOT=$root busybox ash "$archive/install" && cmp "$archive/highwater-agent" "$root/usr/bin/highwater-agent" || return
+  (umask 077 && ROOT=$root busybox ash "$archive/install") && cmp "$archive/highwater-agent" "$root/usr/bin/highwater-agent" || return
+  [[ $(stat -c %a "$root/etc/highwater" "$root/etc/highwater/agent.toml") == $'755\n644' ]] || return
   grep -qx 'highwater-agent:x:201:201:Highwater agent:/srv/highwater:/bin/false' "$root/etc/passwd" || return
-  grep -qx '/srv/highwater/' "$root/lib/upgrade/keep.d/highwater-agent" || return
+  survives_sysupgrade "$root" || return
   echo '# edited' >>"$root/etc/highwater/agent.toml"
   ROOT=$root busybox ash "$archive/install" && [[ -e $root/etc/highwater/agent.toml.new-defaults ]] || return
   grep -qx '# edited' "$root/etc/highwater/agent.toml" && (($(grep -c ^highwater-agent "$root/etc/passwd") == 1)) || return
@@ -117,6 +118,24 @@ openwrt() {
   [[ ! -e $root/usr/bin/highwater-consumer ]] || return
   ROOT=$root busybox ash "$archive/uninstall" && [[ -e $root/etc/highwater/agent.toml && ! -e $root/usr/bin/highwater-agent ]] || return
   ROOT=$root busybox ash "$archive/uninstall" --purge && [[ ! -e $root/etc/highwater ]]
+}
+
+# survives_sysupgrade ROOT: what a firmware keeps is all there after two of them; each takes the paths that its keep.d names.
+survives_sysupgrade() {
+  local kept=(etc/highwater/agent.toml etc/init.d/highwater-agent etc/rc.d/S95highwater-agent etc/rc.d/K10highwater-agent
+    usr/bin/highwater-agent srv/highwater/journal.db) old=$tmp/firmware.0 new path
+  rm -rf "$tmp"/firmware.* && cp -a "$1" "$old" && mkdir -p "$old/etc/rc.d" "$old/srv/highwater" && touch "$old/srv/highwater/journal.db" || return
+  for path in "$old"/etc/rc.d/{S95,K10}highwater-agent; do ln -s ../init.d/highwater-agent "$path" || return; done
+  for new in "$tmp"/firmware.{1,2}; do
+    mkdir "$new" || return
+    # As /sbin/sysupgrade makes its list.
+    (cd "$old" && find $(sed -ne '/^[[:space:]]*$/d; /^#/d; s|^/||p' lib/upgrade/keep.d/*) \( -type f -o -type l \) |
+      tar --create --files-from - ) | tar --extract --directory "$new" || return
+    old=$new
+  done
+  for path in "${kept[@]}"; do
+    [[ -e $new/$path || -L $new/$path ]] || { echo "$path is lost"; return 1; }
+  done
 }
 
 # procd ROOT: the command that procd would be told, and that a wrong configuration is refused before it is.

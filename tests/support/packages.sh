@@ -13,12 +13,16 @@ install_tool() {
     cargo install --quiet --locked --root "$tools" "$1@$2" "${@:3}"
 }
 
-# stage RELEASE MANUAL LICENCES: puts beside the programs in RELEASE what their packages need. MANUAL is the program of
-# examples/manual.rs, LICENCES a file with the licences of what is inside.
+# stage RELEASE LICENCES MANUAL...: puts beside the programs in RELEASE what their packages need. LICENCES is a file with the licences
+# of what is inside, MANUAL the program of examples/manual.rs; a second one, built for gateways, has the agent's pages instead.
 stage() {
-  local staged=$1/packaging program
+  local staged=$1/packaging program manual
   rm -rf "$staged"
-  mkdir -p "$staged" && "$2" "$staged" "$(date --utc --date "@$(changed_at)" +%F)" && gzip -9n <"$3" >"$staged/licences.gz" || return
+  mkdir -p "$staged" && gzip -9n <"$2" >"$staged/licences.gz" || return
+  for manual in "${@:3}"; do
+    rm -f "$staged"/man1/highwater-agent*
+    "$manual" "$staged" "$(date --utc --date "@$(changed_at)" +%F)" || return
+  done
   for program in "${shipped[@]}"; do
     debian_changelog "$program" | gzip -9n >"$staged/$program.changelog.gz" || return
   done
@@ -97,11 +101,11 @@ needs_its_glibc() {
     dpkg-deb --root-owner-group -Zxz --build "$unpacked" "$1" >/dev/null
 }
 
-# rpm PROGRAM DIRECTORY RUST
+# rpm PROGRAM DIRECTORY RUST. What is set here replaces the whole table of Cargo.toml.
 rpm_package() {
   local program=$1 directory=$2
   "$tools/bin/cargo-generate-rpm" --variant "${program#highwater-}" --target "$3" \
-    --set-metadata "requires.glibc = \">= $(glibc_of "$3")\"" \
+    --set-metadata "requires = { glibc = \">= $(glibc_of "$3")\", \"/usr/sbin/useradd\" = \"*\" }" \
     --target-dir "$target" --arch "$(rpm_machine "$3")" --output "$directory/"
 }
 
