@@ -1,10 +1,11 @@
-//! PostgreSQL crashes, is paused, cannot be reached, vanishes exactly at a COMMIT, has a table that another session locks, or lets
-//! the consumer's role in no more. (`watchdogs.rs` has the connection that stays and never answers.)
+//! PostgreSQL crashes, is paused, cannot be reached, vanishes exactly at a COMMIT, has a table that another session locks, lets the
+//! consumer's role in no more, or has no connection slot left. (`watchdogs.rs` has the connection that stays and never answers.)
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use postgres::{Client, NoTls};
 
 use crate::support::consumer::{Postgres, Running};
 use crate::support::pipeline::Pipeline;
@@ -114,19 +115,22 @@ fn table_locked() {
     });
 }
 
+/// Makes a pipeline whose consumer logs in as a role of its own, which is no superuser; returns the role too.
+fn of_own_role(name: &str, kafka: &Kafka, postgres: &Postgres) -> (Pipeline, String) {
+    let (pipeline, role) = (Pipeline::new(name, kafka, postgres), format!("own_{:08x}", fastrand::u32(..)));
+    let sql = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}");
+    pipeline.database.client().batch_execute(&sql).expect("a superuser may");
+    let url = pipeline.database.url_of(&role);
+    (pipeline.stored_at(&url).named(), role)
+}
+
 /// As by an administrator: the consumer's role may log in no more, and its sessions end. Other tests use the same server at the same
 /// time, so the role is one of this pipeline.
 #[test]
 fn role_locked_out() {
     let Some((kafka, postgres)) = kafka_and_postgres("faults::database::role_locked_out") else { return };
     let fault = Fault { name: "role-locked-out", short: 2, long: 20, fresh_every: 10 };
-    let make = || {
-        let (pipeline, role) = (Pipeline::new(fault.name, &kafka, &postgres), format!("out_{:08x}", fastrand::u32(..)));
-        let sql = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}");
-        pipeline.database.client().batch_execute(&sql).expect("a superuser may");
-        let url = pipeline.database.url_of(&role);
-        (pipeline.stored_at(&url).named(), role)
-    };
+    let make = || of_own_role(fault.name, &kafka, &postgres);
     rounds(&fault, make, |(pipeline, role), rng| {
         let role = role.as_str();
         let remedy = format!("as a superuser: ALTER ROLE \"{role}\" LOGIN;");
@@ -152,6 +156,55 @@ fn role_locked_out() {
         let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
         // Of the store once, however often it tried, and perhaps of retention, which begins after ten seconds.
         assert!(count(&remedy) <= 2 && count(" WARN ") + count(" ERROR ") <= 4, "{log}");
+        assert_eq!(outcome.declared, 0, "all events are rows");
+        outcome
+    });
+}
+
+/// Slots of the server of [`slots_exhausted`], and how many of them only superusers get.
+const SLOTS: usize = 20;
+const RESERVED_SLOTS: usize = 3;
+
+/// Other clients take all connection slots, with or without those that are reserved for superusers, and the consumer's session ends.
+/// No other test could connect either, so the server is one of this test.
+#[test]
+fn slots_exhausted() {
+    let Some((kafka, postgres)) = kafka_and_own_postgres("faults::database::slots_exhausted") else { return };
+    let fault = Fault { name: "slots-exhausted", short: 2, long: 20, fresh_every: 10 };
+    postgres.configure(&format!("max_connections = {SLOTS}\nsuperuser_reserved_connections = {RESERVED_SLOTS}"));
+    let make = || of_own_role(fault.name, &kafka, &postgres);
+    rounds(&fault, make, |(pipeline, role), rng| {
+        let (mut admin, topic) = (pipeline.database.client(), pipeline.topic.clone());
+        // One slot is the administrator's.
+        let of_superusers = (pipeline.database.url.clone(), SLOTS - 1);
+        let of_others = (pipeline.database.url_of(role), SLOTS - 1 - RESERVED_SLOTS);
+        let remedy = format!("max_connections of the server, or the CONNECTION LIMIT of role \"{role}\"");
+        let fail = |rng: &mut Rng, consuming: &Running| {
+            let held = Duration::from_millis(rng.u64(1_000..=15_000));
+            let (url, free) = if rng.bool() { of_superusers } else { of_others };
+            // Running, it could be back before the last slot is taken.
+            consuming.signal("STOP");
+            let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                            WHERE application_name LIKE 'highwater-consumer/%'";
+            let mut takers = Vec::new();
+            crate::support::agent::until("all slots are taken", || {
+                admin.execute(sessions, &[]).expect("a superuser may");
+                takers.extend(std::iter::from_fn(|| Client::connect(&url, NoTls).ok()));
+                (takers.len() == free).then_some(())
+            });
+            consuming.signal("CONT");
+            let (taken, end) = (Instant::now(), kafka.end(&topic));
+            consuming.until(&remedy);
+            crate::support::agent::until("the agent goes on", || (kafka.end(&topic) > end).then_some(()));
+            sleep(held.saturating_sub(taken.elapsed()));
+            drop(takers);
+        };
+        let (outcome, consuming) = pipeline.run_through_logged_fault(rng, fail, || ());
+        consuming.until("the store is available again");
+        let log = consuming.log();
+        let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        // Of the store once, however often it tried, and perhaps of retention, which begins after ten seconds.
+        assert!(count("SQLSTATE 53300") <= 2 && count(" WARN ") + count(" ERROR ") <= 4, "{log}");
         assert_eq!(outcome.declared, 0, "all events are rows");
         outcome
     });
