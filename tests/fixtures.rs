@@ -223,7 +223,7 @@ fn write_journal(directory: &Path) {
     let open_window = new_event(windows().remove(1));
     journal.append(events().into_iter().map(new_event).collect()).unwrap();
     journal.append(vec![new_event(windows().remove(0))]).unwrap();
-    journal.keep_open_window(open_window).unwrap();
+    journal.save_open_window(open_window).unwrap();
     journal.note_samples(Some(EventId { epoch: Epoch(0x5a5a), seq: 8 })).unwrap();
     let expected = json!({
         "events": handed_out(&mut journal, Position::START),

@@ -332,8 +332,8 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
         format!(
             "(0,\"needs schema {id} from a schema registry, and none is configured; set kafka.registry.url and run `highwater-consumer dead-letters retry`"
         ),
-        "(4,\"cut short: the header of Confluent's wire format takes 5 bytes, and there are 3\")".to_owned(),
-        "(5,\"Avro by a schema with the fingerprint ".to_owned(),
+        "(4,\"truncated: the header of Confluent's wire format takes 5 bytes, and only 3 are left\")".to_owned(),
+        "(5,\"Avro with the schema fingerprint ".to_owned(),
     ] {
         assert!(letters.contains(&says), "{says} {letters}");
     }

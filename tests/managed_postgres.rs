@@ -372,7 +372,7 @@ fn a_server_that_is_too_old_is_refused_by_name() {
     };
     assert!(error.contains(says), "{error}");
     let findings = StoreUrl::parse(&database.url, None, None).unwrap().check(Utc::now());
-    let failed: Vec<String> = findings.iter().filter(|one| one.is_trouble()).map(ToString::to_string).collect();
+    let failed: Vec<String> = findings.iter().filter(|one| one.is_problem()).map(ToString::to_string).collect();
     assert!(failed.len() == 1 && failed[0].starts_with("FAILED") && failed[0].contains(says), "{findings:?}");
     assert_eq!(database.ask("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "(0)");
 }

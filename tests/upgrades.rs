@@ -218,7 +218,7 @@ fn is_stored(mut fixture: CommandFixture) {
     assert_eq!(code, 0);
     let errors = fields(&rows, &["seq", "error"]);
     for (seq, says) in [
-        ("null", "Avro by a schema with the fingerprint "),
+        ("null", "Avro with the schema fingerprint "),
         ("6", "field `severity`: `emergency` is none of warning, critical"),
         ("7", "field `direction`: `forwarded` is none of rx, tx, total"),
     ] {

@@ -64,7 +64,7 @@ enum Layout {
 #[derive(Clone, Copy, Debug)]
 struct Column {
     width: usize,
-    to_the_right: bool,
+    right_aligned: bool,
 }
 
 pub const MEASURED_ROWS: usize = 1_000;
@@ -152,8 +152,8 @@ impl<W: Write> Rows<W> {
         let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Value::shown).collect()).collect();
         let column = |at: usize| Column {
             width: cells.iter().map(|row| row[at].width()).chain([head[at].width()]).max().unwrap_or(0),
-            to_the_right: rows.iter().any(|row| row[at].is_quantity())
-                && rows.iter().all(|row| row[at].may_stand_right()),
+            right_aligned: rows.iter().any(|row| row[at].is_quantity())
+                && rows.iter().all(|row| row[at].may_align_right()),
         };
         let columns: Vec<Column> = (0..head.len()).map(column).collect();
         line(out, &columns, &head, Style::new().bold())?;
@@ -175,7 +175,7 @@ fn line(out: &mut impl Write, columns: &[Column], cells: &[String], style: Style
     let mut text = String::new();
     for (at, (cell, column)) in cells.iter().zip(columns).enumerate() {
         let pad = " ".repeat(column.width.saturating_sub(cell.width()));
-        let (before, after) = if column.to_the_right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+        let (before, after) = if column.right_aligned { (pad.as_str(), "") } else { ("", pad.as_str()) };
         let space = if at == 0 { "" } else { SPACE };
         text.extend([space, before, cell, after]);
     }
@@ -213,7 +213,7 @@ impl Value {
         matches!(self, Self::Number(_) | Self::Fraction(_) | Self::Bytes(_) | Self::Rate(_))
     }
 
-    fn may_stand_right(&self) -> bool {
+    fn may_align_right(&self) -> bool {
         self.is_quantity() || *self == Self::Null
     }
 

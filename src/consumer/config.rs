@@ -142,7 +142,7 @@ histograms.interval = "10s"
 "#;
 
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
-        Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
+        Self::checked(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
     pub fn check(&self) -> Result<(), Invalid> {
@@ -192,7 +192,7 @@ histograms.interval = "10s"
         Membership { topics, group: self.group.clone(), instance: self.instance.clone() }
     }
 
-    fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
+    fn checked(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
         let Raw { kafka, mut topics, store, retention, agents, histograms } = raw;
         let group = kafka.group.unwrap_or_else(|| GROUP.to_owned());
         if group.is_empty() {
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn without_a_word_all_is_on_this_host() {
         let state = Directories { state: Some("/state".into()), ..Directories::default() };
-        let settings = Settings::understood(Raw::default(), &state).unwrap();
+        let settings = Settings::checked(Raw::default(), &state).unwrap();
         assert_eq!(settings.connection.brokers(), "localhost:9092");
         assert_eq!(settings.store.to_string(), "sqlite:/state/highwater.db");
         assert_eq!(settings.start, Start::Earliest);

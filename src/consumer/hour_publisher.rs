@@ -121,13 +121,7 @@ pub(super) fn check_producer(connection: &Connection) -> Result<(), Invalid> {
 }
 
 fn config(connection: &Connection) -> Result<ClientConfig, ClientError> {
-    let mut config = connection.client(FIXED)?;
-    for (name, value) in DEFAULTS {
-        if config.get(name).is_none() {
-            config.set(*name, *value);
-        }
-    }
-    Ok(config)
+    connection.client(FIXED, DEFAULTS)
 }
 
 fn create(connection: &Connection) -> Result<BaseProducer<Acknowledgements>, String> {

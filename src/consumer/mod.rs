@@ -17,5 +17,4 @@ pub mod run;
 mod source;
 pub mod store;
 
-use source::is_unknown_topic;
 pub use source::{Fetched, Membership, StandaloneConsumer};

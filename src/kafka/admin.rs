@@ -61,7 +61,7 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
-        let config = connection.client(&[]).map_err(unusable)?;
+        let config = connection.client(&[], &[]).map_err(unusable)?;
         let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
         let client = client.map_err(misconfigured)?;
         Ok(Self { client, connection: connection.clone() })
@@ -185,7 +185,7 @@ impl Admin {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
-        let config = self.connection.client(&ours).map_err(unusable)?;
+        let config = self.connection.client(&ours, &[]).map_err(unusable)?;
         let reports = Reports::of_consumer(self.connection.brokers(), (group, right), &[topic.to_owned()]);
         let consumer: BaseConsumer<Reports> = config.create_with_context(reports).map_err(misconfigured)?;
         offsets::committed(&consumer, topic, partitions, ANSWER_MAX).map_err(|error| {
@@ -198,7 +198,7 @@ impl Admin {
     }
 
     fn admin(&self) -> Result<AdminClient<Reports>, AdminError> {
-        let config = self.connection.client(&[]).map_err(unusable)?;
+        let config = self.connection.client(&[], &[]).map_err(unusable)?;
         config.create_with_context(self.reports()).map_err(misconfigured)
     }
 

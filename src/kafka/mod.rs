@@ -148,7 +148,19 @@ impl Connection {
             None => sasl.is_some().then_some(Tls { ca_file: None, identity: None }),
         };
         let properties = raw.properties.into_iter().map(property).collect::<Result<_, _>>()?;
-        Ok(Self { brokers, tls, sasl, properties })
+        let connection = Self { brokers, tls, sasl, properties };
+        // librdkafka leaves out the brokers of another protocol.
+        for (scheme, _) in connection.brokers.split(',').filter_map(|broker| broker.trim().split_once("://")) {
+            let protocol = connection.protocol().to_ascii_uppercase();
+            if !scheme.eq_ignore_ascii_case(&protocol) {
+                let message = format!(
+                    "`{scheme}://` is not the protocol of this connection, which is {protocol} by [kafka.tls] and [kafka.sasl]; \
+                     name brokers without a protocol"
+                );
+                return Err(Invalid::new("kafka.brokers", message));
+            }
+        }
+        Ok(connection)
     }
 
     pub fn brokers(&self) -> &str {
@@ -175,7 +187,8 @@ impl Connection {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, ClientError> {
+    /// Returns properties of a client: `fixed` ones override the operator's, which override `defaults`.
+    pub fn client(&self, fixed: &[(&str, &str)], defaults: &[(&str, &str)]) -> Result<ClientConfig, ClientError> {
         self.check_files().map_err(|Invalid { key, message }| ClientError::File(format!("{key}: {message}")))?;
         let mut client = ClientConfig::new();
         for (name, value) in &self.properties {
@@ -200,15 +213,20 @@ impl Connection {
                 .set("sasl.username", username)
                 .set("sasl.password", password.read().map_err(ClientError::File)?);
         }
-        for (name, value) in ours {
+        for (name, value) in fixed {
             client.set(*name, *value);
+        }
+        for (name, value) in defaults {
+            if client.get(name).is_none() {
+                client.set(*name, *value);
+            }
         }
         // For `closed_at_once`, which no error reports. Our callbacks log these lines for debugging only.
         client.set_log_level(RDKafkaLogLevel::Info);
         Ok(client)
     }
 
-    /// Returns a fingerprint of the certificate and secret files: when it changes, the client must be created anew to use them.
+    /// Returns a fingerprint of the certificate and secret files: when it changes, the client must be recreated to use them.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
@@ -325,8 +343,13 @@ pub fn topic_name(key: &str, name: String) -> Result<String, Invalid> {
     Err(Invalid::new(key, message))
 }
 
+const BROKERS_FORM: &str = "name one or more brokers, as in \"kafka-1:9092,kafka-2:9092\"";
+
 pub fn check_brokers(list: &str) -> Result<(), Invalid> {
-    list.split(',').try_for_each(check_broker)
+    match list.trim() {
+        "" => Err(Invalid::new("kafka.brokers", format!("is empty; {BROKERS_FORM}"))),
+        list => list.split(',').try_for_each(check_broker),
+    }
 }
 
 fn check_broker(broker: &str) -> Result<(), Invalid> {
@@ -337,11 +360,16 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
         None => address.rsplit_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
     };
     let invalid = |message: String| Err(Invalid::new("kafka.brokers", message));
-    let example = "name one or more brokers, as in \"kafka-1:9092,kafka-2:9092\"";
     match port.map(str::parse::<u16>) {
-        _ if broker.is_empty() => invalid(format!("is empty; {example}")),
+        _ if broker.is_empty() => invalid(format!("has an empty entry; {BROKERS_FORM}")),
+        // Not shown: a password may be in it.
+        _ if broker.contains('@') => invalid("has an `@`: user and password belong into [kafka.sasl]".to_owned()),
+        _ if broker.contains(';') => invalid(format!("`{broker}`: separate brokers by commas; {BROKERS_FORM}")),
+        _ if host.contains(':') && !address.starts_with('[') => {
+            invalid(format!("`{broker}`: write an IPv6 address in brackets, as in \"[2001:db8::1]:9092\""))
+        }
         _ if host.is_empty() || host.contains(char::is_whitespace) => {
-            invalid(format!("`{broker}` names no host; {example}"))
+            invalid(format!("`{broker}` names no host; {BROKERS_FORM}"))
         }
         Some(Ok(0) | Err(_)) => invalid(format!(
             "`{broker}`: `{}` is not a port, which is a number from 1 to 65535",
@@ -358,7 +386,7 @@ mod tests {
     use super::*;
 
     fn check(connection: &Connection) -> Result<(), Invalid> {
-        connection.check::<BaseProducer>(|connection| connection.client(&[]))
+        connection.check::<BaseProducer>(|connection| connection.client(&[], &[]))
     }
 
     fn connection(raw: RawConnection) -> Result<Connection, Invalid> {
@@ -374,7 +402,7 @@ mod tests {
         }
         let properties = BTreeMap::from([("socket.timeout.ms".to_owned(), toml::Value::Integer(5_000))]);
         let connection = connection(RawConnection { properties, ..RawConnection::default() }).unwrap();
-        assert_eq!(connection.client(&[]).unwrap().get("socket.timeout.ms"), Some("5000"));
+        assert_eq!(connection.client(&[], &[]).unwrap().get("socket.timeout.ms"), Some("5000"));
     }
 
     #[test]
@@ -415,7 +443,7 @@ mod tests {
             };
             connection(RawConnection { tls, sasl: Some(sasl), ..RawConnection::default() })
                 .unwrap()
-                .client(&[])
+                .client(&[], &[])
                 .unwrap()
         };
         assert_eq!(with(None).get("security.protocol"), Some("sasl_ssl"));
@@ -439,11 +467,14 @@ mod tests {
         let Invalid { key, message } = check(&connection).unwrap_err();
         assert!(key == "kafka.tls.ca_file" && message.contains("ca.pem cannot be read"), "{key} {message}");
         assert!(
-            matches!(connection.client(&[]), Err(ClientError::File(why)) if why.starts_with("kafka.tls.ca_file: "))
+            matches!(connection.client(&[], &[]), Err(ClientError::File(why)) if why.starts_with("kafka.tls.ca_file: "))
         );
         std::fs::write(&ca, "nonsense").unwrap();
-        assert!(connection.client(&[]).is_ok());
-        assert!(check(&connection).unwrap_err().message.contains("librdkafka refuses"), "librdkafka reads it too");
+        assert!(connection.client(&[], &[]).is_ok());
+        assert!(
+            check(&connection).unwrap_err().message.contains("kafka.tls.ca_file cannot be used"),
+            "librdkafka reads it too"
+        );
     }
 
     #[test]
@@ -454,7 +485,7 @@ mod tests {
             let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), toml::Value::Integer(*value)));
             let tls = Some(RawTls { ca_file: Some(ca.display().to_string()), ..RawTls::default() });
             let raw = RawConnection { tls, properties: properties.collect(), ..RawConnection::default() };
-            let config = connection(raw).unwrap().client(&[])?;
+            let config = connection(raw).unwrap().client(&[], &[])?;
             let created = config.create::<BaseProducer>();
             Err::<(), _>(ClientError::of::<BaseProducer>(&created.map(drop).unwrap_err(), &config))
         };
@@ -491,7 +522,7 @@ mod tests {
     #[test]
     fn a_brokers_port_is_a_port() {
         let brokers = |list: &str| connection(RawConnection { brokers: Some(list.into()), ..RawConnection::default() });
-        for list in ["a", "a:1", "a:9092, b:65535", "[::1]:9092", "[fe80::1]", "SSL://a:9093"] {
+        for list in ["a", "a:1", "a:9092, b:65535", "[::1]:9092", "[fe80::1]", "PLAINTEXT://a:9093,b"] {
             assert!(brokers(list).is_ok(), "{list}");
         }
         for (list, says) in [
@@ -502,9 +533,16 @@ mod tests {
             ("[::1]:65536", "`65536` is not a port"),
             (":9092", "names no host"),
             ("a b:9092", "names no host"),
+            ("a:9092,", "has an empty entry"),
+            ("::1:9092", "in brackets"),
+            ("a:9092;b:9092", "by commas"),
+            ("kafka://a", "`kafka://` is not the protocol"),
+            ("a,SSL://b:9093", "which is PLAINTEXT"),
+            ("SASL_SSL://u:s3cret@a:9092", "belong into [kafka.sasl]"),
         ] {
             let error = brokers(list).unwrap_err();
             assert!(error.key == "kafka.brokers" && error.message.contains(says), "{list}: {error:?}");
+            assert!(!error.message.contains("s3cret"), "{error:?}");
         }
     }
 

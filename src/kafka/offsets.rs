@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
 use rdkafka::{Offset, TopicPartitionList};
+use thiserror::Error;
 
 use super::{missing_right, missing_topic};
 use crate::process::clock::{Clock as _, SystemClock};
@@ -18,6 +19,20 @@ pub struct PartitionNumbers {
     pub leaderless: Vec<i32>,
 }
 
+#[derive(Debug, Error)]
+pub enum PartitionsError {
+    #[error("{0}")]
+    UnknownTopic(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<PartitionsError> for String {
+    fn from(error: PartitionsError) -> Self {
+        error.to_string()
+    }
+}
+
 /// Asks for the partitions of a topic. `reported` is what the client has reported, should no broker answer.
 pub fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
@@ -25,14 +40,16 @@ pub fn partitions<C: ConsumerContext>(
     brokers: &str,
     ask_max: Duration,
     reported: impl FnOnce() -> Option<String>,
-) -> Result<PartitionNumbers, String> {
+) -> Result<PartitionNumbers, PartitionsError> {
+    let unknown = || Err(PartitionsError::UnknownTopic(missing_topic(topic, brokers)));
     let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|error| match error.rdkafka_error_code() {
         // Brokers that close each connection: whether librdkafka counts them as down before the time is up is chance.
         Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
             reported().unwrap_or_else(|| "no broker answers".to_owned())
         }
         _ => error.to_string(),
-    })?;
+    });
+    let metadata = metadata.map_err(PartitionsError::Failed)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found.map(|found| (found.error(), found.partitions())) {
         Some((None, partitions)) if !partitions.is_empty() => {
@@ -43,15 +60,15 @@ pub fn partitions<C: ConsumerContext>(
             })
         }
         Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
-            Err(missing_topic(topic, brokers))
+            unknown()
         }
-        Some((Some(error), _)) => Err(match RDKafkaErrorCode::from(error) {
+        Some((Some(error), _)) => Err(PartitionsError::Failed(match RDKafkaErrorCode::from(error) {
             code @ RDKafkaErrorCode::TopicAuthorizationFailed => {
                 format!("{code}: {}", missing_right("Read", "topic", &[topic]))
             }
             code => format!("{topic}: {code}"),
-        }),
-        _ => Err(missing_topic(topic, brokers)),
+        })),
+        _ => unknown(),
     }
 }
 

@@ -200,7 +200,7 @@ impl Registry {
             request = request.header("authorization", authorization);
         }
         let answer = self.answer(request.send(schema.to_string()))?;
-        number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
+        number(&answer, "id").ok_or_else(|| self.unexpected_answer("an id", &answer))
     }
 
     /// Fails with `NotFound` only if the registry reports that it has none.
@@ -215,7 +215,7 @@ impl Registry {
         }
         let answer = self.answer(request.call())?;
         let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
-        let text_of_schema = text("schema").ok_or_else(|| self.nonsense("a schema", &answer))?;
+        let text_of_schema = text("schema").ok_or_else(|| self.unexpected_answer("a schema", &answer))?;
         Ok(RegisteredSchema { kind: text("schemaType"), text: text_of_schema })
     }
 
@@ -226,7 +226,7 @@ impl Registry {
             Ok((status, body))
         });
         let (status, body) = whole.map_err(|error| self.failure_of(&error))?;
-        understood(&self.url, status, &body)
+        parse_answer(&self.url, status, &body)
     }
 
     fn failure_of(&self, error: &ureq::Error) -> RegistryError {
@@ -241,7 +241,7 @@ impl Registry {
         }
     }
 
-    fn nonsense(&self, wanted: &str, answer: &Value) -> RegistryError {
+    fn unexpected_answer(&self, wanted: &str, answer: &Value) -> RegistryError {
         let text = truncate(&answer.to_string(), 100);
         RegistryError::Misconfigured(
             self.message(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
@@ -258,7 +258,7 @@ fn message_of(url: &str, what: &str) -> String {
 }
 
 /// Takes a 404 for a missing schema only with the error code for it: a wrong address gets one too.
-fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryError> {
+fn parse_answer(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryError> {
     let answer = serde_json::from_slice::<Value>(body);
     let refusal = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn answers_are_understood() {
-        let answer = |status, body: &str| understood("http://r", status, body.as_bytes());
+        let answer = |status, body: &str| parse_answer("http://r", status, body.as_bytes());
         assert_eq!(answer(200, r#"{"id":7}"#), Ok(json!({"id": 7})));
         for (status, body, wanted) in [
             (
@@ -354,7 +354,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_panics(status in 100..600_u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = understood("http://r", status, &body);
+            let _ = parse_answer("http://r", status, &body);
         }
 
         #[test]
@@ -362,7 +362,7 @@ mod tests {
             let mut body = br#"{"error_code":40403,"message":"Schema not found","id":7,"schema":"{}","schemaType":"AVRO"}"#.to_vec();
             let at = at.index(body.len());
             body[at] = byte;
-            let _ = understood("http://r", status, &body);
+            let _ = parse_answer("http://r", status, &body);
         }
     }
 }

@@ -11,7 +11,7 @@ use hdrhistogram::{Counter, Histogram};
 pub const KBPS_MAX: u64 = (1 << 33) - 1;
 /// Seconds of one histogram: a million links for twelve days.
 pub const SECONDS_MAX: u64 = 1 << 40;
-/// In bytes. [`KBPS_MAX`] needs 27 × 128 counts of at most 6 bytes each.
+/// Maximum size, deflated or inflated: [`KBPS_MAX`] needs 27 × 128 counts of at most 6 bytes each.
 pub const BYTES_MAX: usize = 64 << 10;
 
 const DIGITS: u8 = 2;
@@ -85,6 +85,12 @@ impl<C: Counter> RateHistogram<C> {
         reached.map(|value| self.0.highest_equivalent(value.value_iterated_to()) * 1_000)
     }
 
+    /// Returns [`Self::quantile_bps`], but no rate outside of these seconds' exact ones, where known.
+    pub fn quantile_within(&self, share: f64, min_bps: Option<u64>, max_bps: Option<u64>) -> Option<u64> {
+        let bps = self.quantile_bps(share)?;
+        Some(bps.max(min_bps.unwrap_or(bps)).min(max_bps.unwrap_or(bps)))
+    }
+
     pub fn bins(&self) -> impl Iterator<Item = Bin> {
         self.0.iter_recorded().map(|value| Bin {
             from_bps: self.0.lowest_equivalent(value.value_iterated_to()) * 1_000,
@@ -119,7 +125,7 @@ pub fn kbps(bps: u64) -> u64 {
     (bps / 1_000).min(KBPS_MAX)
 }
 
-/// Shares one compressor, which takes more memory than the histograms.
+/// Encodes histograms with one compressor, which takes more memory than they do.
 pub struct HistogramEncoder {
     plain: Vec<u8>,
     serializer: V2Serializer,
@@ -165,7 +171,7 @@ fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
         return refuse(format!("has {} bytes; at most {BYTES_MAX} are allowed", bytes.len()));
     }
     let Some((header, deflated)) = bytes.split_at_checked(COMPRESSED_HEADER_BYTES) else {
-        return refuse("is cut short".to_owned());
+        return refuse("is truncated".to_owned());
     };
     if number::<4>(header, 0) != u64::from(COMPRESSED_COOKIE) || number::<4>(header, 4) != deflated.len() as u64 {
         return refuse("is no HdrHistogram V2 with deflate".to_owned());
@@ -195,7 +201,7 @@ thread_local! {
     static INFLATE: RefCell<Decompress> = RefCell::new(Decompress::new(true));
 }
 
-/// Returns more than [`BYTES_MAX`] where there is more, and no more than twice as much.
+/// Inflates at most twice [`BYTES_MAX`]; the caller rejects what exceeds it.
 fn inflate(deflated: &[u8]) -> Result<Vec<u8>, HistogramError> {
     INFLATE.with_borrow_mut(|inflate| {
         inflate.reset(true);
@@ -207,7 +213,7 @@ fn inflate(deflated: &[u8]) -> Result<Vec<u8>, HistogramError> {
                 Ok(Status::StreamEnd) => return Ok(plain),
                 Ok(_) if plain.len() > BYTES_MAX => return Ok(plain),
                 Ok(_) if plain.len() == plain.capacity() => plain.reserve(plain.len()),
-                Ok(_) => return refuse("it is cut short"),
+                Ok(_) => return refuse("it is truncated"),
                 Err(error) => return refuse(&error.to_string()),
             }
         }
@@ -398,14 +404,14 @@ mod tests {
             [&bytes[..4], &(deflated.len() as u32).to_be_bytes(), deflated].concat()
         };
         for (bytes, says) in [
-            (vec![], "is cut short"),
+            (vec![], "is truncated"),
             (vec![0; 9], "is no HdrHistogram V2 with deflate"),
             (vec![0; BYTES_MAX + 1], "has 65537 bytes"),
             (with(4, &u32::MAX.to_be_bytes()), "inflates to no HdrHistogram V2"),
             (with(12, &5_u32.to_be_bytes()), "2 significant digits"),
             (with(24, &u64::MAX.to_be_bytes()), "has room up to 18446744073709551615 kbit/s"),
             (deflated(&vec![0; 1 << 22]), "inflates to 65537 bytes or more"),
-            (cut(deflated(&plain), 4), "cannot be inflated: it is cut short"),
+            (cut(deflated(&plain), 4), "cannot be inflated: it is truncated"),
             // 2^63 counts as far as the format can say so, and a run of 2^63 zeros.
             (
                 counts(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),

@@ -70,11 +70,11 @@ pub enum Body {
     LinkChanged(Link),
     AgentStarted(Lifecycle),
     AgentStopped(Lifecycle),
-    /// Traffic of a link since its previous reading, in an epoch of its own: without samples, readers must see no holes.
+    /// Traffic of a link since its previous reading, in an epoch of its own, so that events have no gaps for readers without samples.
     Sample(Sample),
     /// Traffic of all links in one window, in an epoch of its own as well.
     Rates(RateWindow),
-    /// Sent in place of rates, where they are off or rarer.
+    /// Sent if rates are disabled, or sent less often than heartbeats.
     Heartbeat(Lifecycle),
     Unknown(String),
 }
@@ -129,7 +129,7 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
     pub version: String,
-    /// `signal`, or `finished` with `run --for`.
+    /// `signal`, or `finished` with `run --for`, of `agent_stopped`.
     pub reason: Option<Reason>,
     pub detail: Option<String>,
 }

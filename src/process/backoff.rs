@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// Exponential backoff up to 60 s, shortened by up to a quarter at random, so that consumers do not retry at the same time.
+/// Exponential backoff. Pauses of up to 60 s are shortened by up to a quarter at random, so that consumers do not retry at the same
+/// time.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,
@@ -12,17 +13,17 @@ const MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
     pub fn pause(&mut self) -> Duration {
-        self.after(FIRST)
+        jittered(self.next(FIRST, MAX))
     }
 
     pub fn slow_pause(&mut self) -> Duration {
-        self.after(FIRST_SLOW)
+        jittered(self.next(FIRST_SLOW, MAX))
     }
 
-    fn after(&mut self, first: Duration) -> Duration {
-        let whole = (first * 2_u32.saturating_pow(self.tries.min(10))).min(MAX);
+    pub fn next(&mut self, first: Duration, longest: Duration) -> Duration {
+        let whole = (first * 2_u32.saturating_pow(self.tries.min(10))).min(longest);
         self.tries += 1;
-        jittered(whole)
+        whole
     }
 
     pub fn reset(&mut self) {

@@ -1,5 +1,6 @@
 //! Findings of `check`: one line each on standard output, with the remedy if something is wrong. `run` logs them at its start.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -35,7 +36,7 @@ impl Finding {
         Self { grade: Grade::Failed, about: about.into(), text: text.to_string() }
     }
 
-    pub fn is_trouble(&self) -> bool {
+    pub fn is_problem(&self) -> bool {
         self.grade != Grade::Ok
     }
 }
@@ -92,7 +93,7 @@ pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]
     };
     let Some((uid, gid)) = passwd.lines().map(fields).find_map(of_user) else { return Vec::new() };
     let groups: Vec<u32> = group.lines().map(fields).filter_map(of_member).chain([gid]).collect();
-    let may_read = |about: &Metadata| {
+    let may = |right: u32, about: &Metadata| {
         let class = if about.uid() == uid {
             6
         } else if groups.contains(&about.gid()) {
@@ -100,14 +101,22 @@ pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]
         } else {
             0
         };
-        about.mode() >> class & 0o4 != 0
+        about.mode() >> class & right != 0
     };
-    let is_unreadable = |file: &&PathBuf| file.metadata().is_ok_and(|about| !may_read(&about));
-    let finding = |file: &PathBuf| {
+    let lacks = |right: u32, path: &Path| path.metadata().is_ok_and(|about| !may(right, &about));
+    let closed = |file: &PathBuf| file.ancestors().skip(1).find(|directory| lacks(0o1, directory)).map(Path::to_owned);
+    let closed: BTreeSet<PathBuf> = files.iter().filter_map(closed).collect();
+    let of_directory = |directory: &PathBuf| {
+        let directory = directory.display();
+        let remedy = format!("chmod o+x {directory}, or name files elsewhere");
+        Finding::failed("service", format!("{user} may not look into {directory}: {remedy}"))
+    };
+    let of_file = |file: &PathBuf| {
         let file = file.display();
         Finding::failed("service", format!("{user} may not read {file}: chgrp {user} {file} && chmod 640 {file}"))
     };
-    files.iter().filter(is_unreadable).map(finding).collect()
+    let unreadable = files.iter().filter(|file| lacks(0o4, file)).map(of_file);
+    closed.iter().map(of_directory).chain(unreadable).collect()
 }
 
 #[cfg(test)]
@@ -118,8 +127,8 @@ mod tests {
     fn room_and_rights_are_those_of_the_nearest_directory() {
         let directory = tempfile::tempdir().unwrap();
         let deep = directory.path().join("a/b");
-        assert!(!disk_space(&deep, ByteCount::from_bytes(1)).unwrap().is_trouble());
-        assert!(disk_space(&deep, ByteCount::from_bytes(u64::MAX)).unwrap().is_trouble());
+        assert!(!disk_space(&deep, ByteCount::from_bytes(1)).unwrap().is_problem());
+        assert!(disk_space(&deep, ByteCount::from_bytes(u64::MAX)).unwrap().is_problem());
         assert_eq!(may_write(&deep), Ok(()));
         std::fs::write(directory.path().join("a"), "").unwrap();
         assert!(may_write(&deep).unwrap_err().ends_with("is no directory"));
@@ -128,16 +137,18 @@ mod tests {
     #[test]
     fn root_is_told_what_the_services_user_may_not_read() {
         use std::os::unix::fs::PermissionsExt as _;
+        let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         let directory = tempfile::tempdir().unwrap();
+        set(directory.path(), 0o755);
         let file = directory.path().join("secret");
         std::fs::write(&file, "").unwrap();
         let about = file.metadata().unwrap();
         let (ours, our_group, other) = (about.uid(), about.gid(), 4_000_000);
         let remedy = |passwd: &str, group: &str, mode: u32| {
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            set(&file, mode);
             let files = [file.clone(), directory.path().join("missing")];
             let findings = unreadable_files("hw", passwd, group, &files);
-            assert!(findings.len() < 2 && findings.iter().all(Finding::is_trouble), "{findings:?}");
+            assert!(findings.len() < 2 && findings.iter().all(Finding::is_problem), "{findings:?}");
             findings.into_iter().next().map(|finding| finding.text)
         };
         let [stranger, owner, in_group] = [(other, other), (ours, other), (other, our_group)]
@@ -159,5 +170,9 @@ mod tests {
         let file = file.display();
         assert_eq!(said, format!("hw may not read {file}: chgrp hw {file} && chmod 640 {file}"));
         assert_eq!(remedy("root:x:0:0::/:/bin/sh\n", &member, 0o600), None, "there is no such user");
+        set(directory.path(), 0o700);
+        let said = remedy(&stranger, "", 0o644).unwrap();
+        let directory = directory.path().display();
+        assert_eq!(said, format!("hw may not look into {directory}: chmod o+x {directory}, or name files elsewhere"));
     }
 }

@@ -16,13 +16,13 @@ struct Throttled {
 }
 
 const SILENCE: Duration = Duration::from_secs(300);
-const TROUBLES_MAX: usize = 16;
+const MESSAGES_MAX: usize = 16;
 
 impl LogThrottle {
     pub fn admit(&self, message: &str, now: Duration) -> Option<String> {
         let message = without_timing(message);
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(throttled) = troubles.iter_mut().find(|throttled| throttled.message == message) {
+        let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(throttled) = messages.iter_mut().find(|throttled| throttled.message == message) {
             let silent = now.saturating_sub(throttled.since);
             if silent < SILENCE {
                 throttled.unlogged += 1;
@@ -33,10 +33,10 @@ impl LogThrottle {
             (throttled.since, throttled.unlogged) = (now, 0);
             return Some(line);
         }
-        if troubles.len() == TROUBLES_MAX {
-            troubles.remove(0);
+        if messages.len() == MESSAGES_MAX {
+            messages.remove(0);
         }
-        troubles.push(Throttled { message: message.clone(), since: now, unlogged: 0 });
+        messages.push(Throttled { message: message.clone(), since: now, unlogged: 0 });
         Some(message)
     }
 

@@ -49,12 +49,12 @@ impl Heartbeat {
         let heartbeat = Arc::downgrade(&self.0);
         let watch = move || {
             let clock = SystemClock::default();
-            let mut told = None;
+            let mut reported = None;
             while let Some(step) =
                 heartbeat.upgrade().map(|heartbeat| *heartbeat.lock().unwrap_or_else(PoisonError::into_inner))
             {
                 if let Some(stuck) = stuck(step, clock.monotonic(), longest)
-                    && told.replace(step) != Some(step)
+                    && reported.replace(step) != Some(step)
                 {
                     alarm(stuck);
                 }

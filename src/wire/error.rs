@@ -13,12 +13,12 @@ pub enum DecodeError {
     Protobuf(#[from] prost::DecodeError),
     #[error(transparent)]
     Field(#[from] FieldError),
-    #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
+    #[error("truncated: {what} takes {needed} bytes, and only {there} are left")]
     Truncated { what: &'static str, needed: usize, there: usize },
-    #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]
+    #[error("not an event in Protobuf: its message index is not 0, the first message of the schema's file")]
     OtherMessage,
     #[error(
-        "Avro by a schema with the fingerprint {0:016x}, which version {version} does not know; upgrade, then run \
+        "Avro with the schema fingerprint {0:016x}, which version {version} does not know; upgrade, then run \
          `highwater-consumer dead-letters retry`",
         version = env!("CARGO_PKG_VERSION")
     )]

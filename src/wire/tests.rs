@@ -493,12 +493,12 @@ fn what_is_no_event_says_why() {
     let other_message = [&protobuf[..5], &[2, 2], &protobuf[6..]].concat();
     for (payload, says) in [
         (&b"\xff\xfe garbage"[..], "neither JSON nor Avro nor Protobuf: it begins with ff fe 20 67 61 72 62 61"),
-        (&framed[..3], "cut short: the header of Confluent's wire format takes 5 bytes, and there are 3"),
-        (&single[..9], "cut short: the header of an Avro object takes 10 bytes, and there are 9"),
-        (&protobuf[..5], "for Protobuf takes 6 bytes, and there are 5"),
+        (&framed[..3], "truncated: the header of Confluent's wire format takes 5 bytes, and only 3 are left"),
+        (&single[..9], "truncated: the header of an Avro object takes 10 bytes, and only 9 are left"),
+        (&protobuf[..5], "for Protobuf takes 6 bytes, and only 5 are left"),
         (&strange, "fingerprint 0102030405060708, which version"),
         (&[0, 0, 0, 0, 99, 1], "needs schema 99, which the schema registry at test does not have"),
-        (&other_message, "another message of the schema's file"),
+        (&other_message, "its message index is not 0"),
         (&single[..40], "not an event in Avro: ends "),
         (&[&single[..], b"more"].concat(), "not an event in Avro: 4 bytes more than the schema has"),
         (&bare[..40], "not an event in Protobuf: "),

@@ -54,7 +54,7 @@ fn an_agent_with_a_bad_clock_is_named_in_the_log() {
     let events: Vec<Event> = (1..=20).map(of_many_years).chain([updated("gw", 1)]).collect();
     produce(&kafka.address, &topic, &events);
     let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
-    assert!(log.contains("astray sends too many events with times outside of the retention"), "{log}");
+    assert!(log.contains("astray sends too many events with times outside the retention period"), "{log}");
     assert!(!log.contains("gw sends too many"), "{log}");
     assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), "(13,8)");
 }

@@ -117,7 +117,7 @@ fn what_another_program_has_is_found_by_check_as_by_run() {
         let database = postgres.database("theirs");
         let failed = |schema| {
             let findings = StoreUrl::parse(&database.url, None, schema).unwrap().check(Utc::now());
-            findings.iter().filter(|one| one.is_trouble()).map(ToString::to_string).collect::<Vec<_>>()
+            findings.iter().filter(|one| one.is_problem()).map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(failed(None), [""; 0]);
         database.client().batch_execute(other).unwrap();

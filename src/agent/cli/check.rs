@@ -96,7 +96,6 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
     Ok(())
 }
 
-/// Checks the schema of each topic that the agent sends to.
 fn check_registry(settings: &Settings) -> Vec<Finding> {
     let (about, encoding) = ("registry", &settings.publisher.encoding);
     let Some(url) = encoding.registry.as_ref().map(RegistryAddress::url) else { return Vec::new() };

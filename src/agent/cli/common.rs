@@ -35,7 +35,6 @@ pub(super) struct Common {
     verbosity: Verbosity,
 }
 
-/// Flags of commands that act for the running agent.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AgentFlags {
     #[command(flatten)]
@@ -120,7 +119,7 @@ impl AgentFlags {
 
     pub(super) fn settings_of(&self, layers: &Layers) -> Result<Settings, Failure> {
         let settings = Settings::new(layers, &ServiceEnvironment::read()).map_err(Failure::config)?;
-        match settings.nameless {
+        match settings.name_error {
             Some(why) => Err(Failure::config(why)),
             None => Ok(settings),
         }

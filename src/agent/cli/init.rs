@@ -71,7 +71,6 @@ impl AgentInit {
     }
 }
 
-/// Returns the links that are watched by default.
 fn links() -> Vec<LinkInfo> {
     let mut reading = Reading::default();
     let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::default())
@@ -88,7 +87,6 @@ fn links() -> Vec<LinkInfo> {
     links
 }
 
-/// Head of a file with limits for this host's links, in place of the shipped one.
 const HEAD: &str = "\
 # `highwater-agent init` wrote this file, with a limit for each network link that this host had: an event is sent to Kafka when one of
 # them is used at 80 % of its speed or more or, where the kernel knows no speed, carries 80 Mbit/s. Keys that are commented out show

@@ -175,7 +175,7 @@ impl Replay {
         }
         output::finished(summary.end())?;
         if self.breaches {
-            self.common.note(&summary.words(&delivered));
+            self.common.note(&summary.line(&delivered));
         } else {
             summary.print(self.format, &delivered, self.publish, self.sends().then_some(epoch))?;
         }
@@ -197,9 +197,9 @@ impl Replay {
             self.common
                 .note(&format!("the file has grown by {} since it was opened{with}", counted(rows.grown(), "byte")));
         }
-        sinks::judged(&delivered.events, "event")?;
-        delivered.samples.iter().try_for_each(|samples| sinks::judged(samples, "sample"))?;
-        summary.judged(rows.file())?;
+        sinks::check_delivered(&delivered.events, "event")?;
+        delivered.samples.iter().try_for_each(|samples| sinks::check_delivered(samples, "sample"))?;
+        summary.check_rows(rows.file())?;
         if let Some(group) = &self.wait_stored {
             let topics = [
                 (&settings.publisher.topic, Some(&delivered.events)),
@@ -253,7 +253,7 @@ impl Replay {
                 Err(RowError::Bad { reason, .. }) if self.strict => break ReplayEnd::BadRow(reason),
                 Err(RowError::Bad { line, reason }) => {
                     summary.bad_rows += 1;
-                    streams.pass(line);
+                    streams.skip_line(line);
                     if summary.bad_rows <= BAD_ROWS_SHOWN {
                         log::warn!("{reason}; row skipped");
                     }

@@ -112,7 +112,7 @@ impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.prepare()?;
         // Only real traffic of this host is published under the agent's own name.
-        if let (Some(_), Some(why)) = (&self.on, &settings.nameless) {
+        if let (Some(_), Some(why)) = (&self.on, &settings.name_error) {
             return Err(Failure::config(why.as_str()));
         }
         let usage = |message: &str| Err(Failure::new(Status::Usage, message));
@@ -143,7 +143,7 @@ impl Simulate {
         let seen = match &self.on {
             Some(interface) => Some(self.watch(interface, &settings, events_max, &mut sender, &bar)?),
             None => {
-                self.invent(events_max, &mut sender, &bar)?;
+                self.simulate(events_max, &mut sender, &bar)?;
                 None
             }
         };
@@ -152,10 +152,10 @@ impl Simulate {
         let took = clock.monotonic() - began;
         self.end(&settings, &delivery, took)?;
         seen.iter().for_each(|seen| self.common.note(seen));
-        sinks::judged(&delivery, "event")
+        sinks::check_delivered(&delivery, "event")
     }
 
-    fn invent(&self, events_max: u64, sender: &mut EventSender, bar: &ProgressBar) -> Result<(), Failure> {
+    fn simulate(&self, events_max: u64, sender: &mut EventSender, bar: &ProgressBar) -> Result<(), Failure> {
         let limits = [self.simulated_limit(
             "*",
             BitRate::from_bps(80_000_000),
@@ -254,7 +254,7 @@ impl Simulate {
             pace.add(new_events.collect(), sender, bar)?;
             deadline += TICK;
         }
-        Ok(seen.words())
+        Ok(seen.line())
     }
 
     fn simulated_limit(&self, pattern: &str, default: BitRate, (hold, clear_hold): (Duration, Duration)) -> Limit {

@@ -25,7 +25,7 @@ impl FromStr for LimitFlag {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let (place, rate) =
-            assignment(parts.next().unwrap_or_default()).ok_or_else(|| format!("is no LINKS=RATE; {FORM}"))?;
+            assignment(parts.next().unwrap_or_default()).ok_or_else(|| format!("is not LINKS=RATE; {FORM}"))?;
         let (name, place) = place.split_once('@').map_or((None, place), |(name, place)| (Some(name.trim()), place));
         // The kernel allows no colon in a link's name.
         let (interface, direction) = match place.rsplit_once(':') {
@@ -48,9 +48,9 @@ impl FromStr for LimitFlag {
             set("direction", direction);
         }
         for part in parts {
-            let (key, value) = assignment(part).ok_or_else(|| format!("`{part}` is no KEY=VALUE; {FORM}"))?;
+            let (key, value) = assignment(part).ok_or_else(|| format!("`{part}` is not KEY=VALUE; {FORM}"))?;
             if set(key, value) {
-                return Err(format!("says twice what {key} is; {FORM}"));
+                return Err(format!("sets {key} twice; {FORM}"));
             }
         }
         Ok(Self(table))
@@ -114,13 +114,13 @@ mod tests {
     #[test]
     fn what_is_no_limit_is_shown_with_what_would_be_one() {
         for (flags, says) in [
-            (&["eth0"][..], "is no LINKS=RATE; write it as"),
-            (&["eth0="], "is no LINKS=RATE; write it as"),
-            (&["=80%"], "is no LINKS=RATE; write it as"),
+            (&["eth0"][..], "is not LINKS=RATE; write it as"),
+            (&["eth0="], "is not LINKS=RATE; write it as"),
+            (&["=80%"], "is not LINKS=RATE; write it as"),
             (&["wan@=80%"], "names no link; write it as 'eth0=80 Mbit/s'"),
             (&["eth0@if12=80%"], "is how ip(8) shows the link `eth0` and its peer"),
-            (&["eth0=80%,for"], "`for` is no KEY=VALUE"),
-            (&["eth0=80%,raise_at=5%"], "says twice what raise_at is"),
+            (&["eth0=80%,for"], "`for` is not KEY=VALUE"),
+            (&["eth0=80%,raise_at=5%"], "sets raise_at twice"),
             (&["eth0=80"], "--limit: raise_at: `80` is not a bit rate"),
             (&["eth0:up=80%"], "--limit: direction: `up` is not one of rx, tx, total, either"),
             (&["eth0=80%,fro=3s"], "--limit: unknown key `fro`; known here: name, interface"),

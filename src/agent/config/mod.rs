@@ -122,7 +122,7 @@ pub struct Settings {
     pub agent: String,
     pub warnings: Vec<String>,
     /// Reason why there is no name; only the agent needs one.
-    pub nameless: Option<String>,
+    pub name_error: Option<String>,
     pub interval: Duration,
     pub source: SourceChoice,
     pub state_dir: PathBuf,
@@ -136,7 +136,7 @@ pub struct Settings {
     pub publisher: publisher::Settings,
     pub rates: Option<Rates>,
     pub samples: bool,
-    /// Sent where rates do not come as often.
+    /// Interval; `None` if disabled, or if rates are sent at least as often.
     pub heartbeat: Option<Duration>,
     pub topics: Topics,
 }
@@ -190,7 +190,7 @@ topics.retention = "30d"
         let (mut settings, missing) =
             Self::checked(raw, environment, &mut warnings).map_err(|invalid| layers.locate(invalid))?;
         settings.warnings = warnings.into_iter().map(|warning| layers.locate(warning).to_string()).collect();
-        settings.nameless = missing.map(|missing| layers.locate(missing).to_string());
+        settings.name_error = missing.map(|missing| layers.locate(missing).to_string());
         if creates_topics {
             settings.publisher.create_topics = Some(settings.topics.plan(settings.topic_names()));
         }
@@ -246,11 +246,11 @@ topics.retention = "30d"
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
-        let (rates, heartbeat) = rates::beside_events(raw.rates, raw.heartbeat)?;
+        let (rates, heartbeat) = rates::rates_and_heartbeat(raw.rates, raw.heartbeat)?;
         let settings = Self {
             agent,
             warnings: Vec::new(),
-            nameless: None,
+            name_error: None,
             interval,
             source,
             state_dir: state::directory(raw.state_dir, environment)?,
@@ -368,8 +368,8 @@ fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
         Scope::Interface(pattern) => pattern.clone(),
         Scope::Host(_) => "host".to_owned(),
     });
-    if name.is_empty() || name.contains('\0') {
-        return Err(Invalid::new(key("name"), "is empty, or contains a NUL, which no database stores"));
+    if name.is_empty() || name.contains(char::is_control) {
+        return Err(Invalid::new(key("name"), "is empty, or contains a control character, such as a line end"));
     }
     let update_every = or_duration(&key("update_every"), raw.update_every, Duration::from_secs(10))?;
     if update_every.is_zero() {
@@ -473,7 +473,9 @@ where
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "agent {} reads its counters every {}", self.agent, lasting(self.interval))?;
-        writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;
+        let exclude =
+            if self.exclude.is_empty() { String::new() } else { format!(" except {}", self.exclude.join(", ")) };
+        writeln!(f, "links  {}{exclude}", self.include.join(", "))?;
         for link in &self.links {
             writeln!(f, "link   {link}")?;
         }
@@ -504,10 +506,6 @@ impl fmt::Display for Settings {
             _ => writeln!(f, "format {}", encoding.format),
         }
     }
-}
-
-fn list_or_none(list: &[String]) -> String {
-    if list.is_empty() { "exception".to_owned() } else { list.join(", ") }
 }
 
 #[cfg(test)]

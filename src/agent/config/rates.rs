@@ -37,8 +37,8 @@ pub struct Rates {
 const WINDOW_MIN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Returns the time between heartbeats too; `None` where rates come at least as often.
-pub(super) fn beside_events(
+/// Returns the rates and the interval of heartbeats, which is `None` if disabled or if rates are sent at least as often.
+pub(super) fn rates_and_heartbeat(
     rates: RawRates,
     heartbeat: RawHeartbeat,
 ) -> Result<(Option<Rates>, Option<Duration>), Invalid> {

@@ -100,8 +100,8 @@ impl LinkTable {
                 let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
                     (true, true) => changed.then_some(LinkChange::Changed(link)),
-                    (false, true) => Some(LinkChange::Added(link.clone(), AddReason::as_another(old, &link))),
-                    (true, false) => Some(LinkChange::Removed(link.ifindex, RemoveReason::as_another(&old, link))),
+                    (false, true) => Some(LinkChange::Added(link.clone(), AddReason::of_change(old, &link))),
+                    (true, false) => Some(LinkChange::Removed(link.ifindex, RemoveReason::of_change(&old, link))),
                     (false, false) => None,
                 };
                 self.changes.extend(change);
@@ -221,7 +221,7 @@ impl LinkTable {
         self.ask_speeds(facts);
         let topology_changed = std::mem::take(&mut self.topology_changed);
         if due || topology_changed {
-            self.work_out_counted_by(facts);
+            self.update_counted_by(facts);
         }
         changes.append(&mut self.changes);
     }
@@ -239,12 +239,12 @@ impl LinkTable {
             }
             if link.speed != speed {
                 link.speed = speed;
-                amend(changes, link);
+                merge_change(changes, link);
             }
         }
     }
 
-    fn work_out_counted_by(&mut self, facts: &impl LinkQueries) {
+    fn update_counted_by(&mut self, facts: &impl LinkQueries) {
         let carriers = self.pppoe_carriers(facts);
         let attached = |ifindex: u32| {
             let entry = self.position(ifindex).ok().map(|at| &self.entries[at]);
@@ -281,7 +281,7 @@ impl LinkTable {
             let link = &mut self.entries[at].link;
             if (&link.counted_by, &link.partly_counted_by) != (&by.0, &by.1) {
                 (link.counted_by, link.partly_counted_by) = by;
-                amend(&mut self.changes, link);
+                merge_change(&mut self.changes, link);
             }
         }
     }
@@ -318,7 +318,7 @@ impl LinkTable {
     }
 }
 
-fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
+fn merge_change(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
     let last = changes.iter_mut().rev().find_map(|change| match change {
         LinkChange::Added(known, _) | LinkChange::Changed(known) if known.ifindex == link.ifindex => Some(known),
         _ => None,
@@ -330,7 +330,7 @@ fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
 }
 
 impl AddReason {
-    fn as_another(old: LinkInfo, new: &LinkInfo) -> Self {
+    fn of_change(old: LinkInfo, new: &LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedFrom(old.name)
         } else if old.enslaved && !new.enslaved {
@@ -344,7 +344,7 @@ impl AddReason {
 }
 
 impl RemoveReason {
-    fn as_another(old: &LinkInfo, new: LinkInfo) -> Self {
+    fn of_change(old: &LinkInfo, new: LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedTo(new.name)
         } else if new.enslaved && !old.enslaved {

@@ -117,7 +117,7 @@ impl LinkKind {
         matches!(self, Self::Other(kind) if kind == "bridge")
     }
 
-    /// Returns false for hardware, whose counters are copied.
+    /// Returns true if the kernel counts each packet; drivers copy the counters of hardware at intervals.
     pub fn is_counted_in_software(&self) -> bool {
         match self {
             Self::Physical | Self::Bond | Self::Team => false,
@@ -217,7 +217,7 @@ pub trait CounterSource {
 
     /// Fills `reading` at a moment of `clock`, the first time with every watched link as added. A link that could not be read is
     /// left out of `counters`, never reported as 0. An error leaves `reading` empty, and its changes to the next reading.
-    /// A source that numbers links itself gives a name the same `ifindex` after a reload, which opens it anew.
+    /// A source that numbers links itself gives a name the same `ifindex` after a reload, which reopens it.
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
 }
 

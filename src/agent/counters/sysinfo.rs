@@ -55,7 +55,7 @@ impl Sysinfo {
 }
 
 impl Links {
-    fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
+    fn update(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
         if networks.is_empty() {
             self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
         }
@@ -96,7 +96,7 @@ impl Links {
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
 
-    /// Numbers a link by its name: after a reload, which opens the source anew, it has the same number, and no other link has it.
+    /// Numbers a link by its name: after a reload, which reopens the source, it has the same number, and no other link has it.
     fn own_ifindex(&mut self, name: &str) -> u32 {
         if let Some(own) = self.own.iter().find(|own| own.name == name) {
             return own.ifindex;
@@ -162,7 +162,7 @@ impl CounterSource for Sysinfo {
         let before = Moment::now(clock);
         self.networks.refresh(true);
         before.midway(Moment::now(clock)).stamp(reading);
-        self.links.take(&self.networks, reading).inspect_err(|_| reading.clear())
+        self.links.update(&self.networks, reading).inspect_err(|_| reading.clear())
     }
 }
 

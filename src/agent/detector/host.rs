@@ -108,7 +108,7 @@ impl HostLimit {
                 if is_whole || tracker.is_over(load) {
                     tracker.judge(limits, target, load, context);
                 } else {
-                    tracker.state.pass();
+                    tracker.state.cancel_pending();
                 }
             }
             begin = end;

@@ -101,11 +101,13 @@ impl WatchedLink {
         let target = Target::link(&self.info);
         match self.verdict {
             // No later amount covers this one's time.
-            Verdict::Unread if self.has_deltas => self.trackers.iter_mut().for_each(|tracker| tracker.state.pass()),
+            Verdict::Unread if self.has_deltas => {
+                self.trackers.iter_mut().for_each(|tracker| tracker.state.cancel_pending());
+            }
             // A later reading covers this one's time.
             Verdict::First | Verdict::Waiting | Verdict::Unread => {}
             Verdict::Learning | Verdict::Reset | Verdict::Jump | Verdict::Suspect | Verdict::Gap(_) => {
-                self.trackers.iter_mut().for_each(|tracker| tracker.state.pass());
+                self.trackers.iter_mut().for_each(|tracker| tracker.state.cancel_pending());
             }
             Verdict::Measured(traffic) => {
                 for tracker in &mut self.trackers {

@@ -223,8 +223,8 @@ impl Journal for DurableJournal {
         self.on_disk_or_in_memory(|journal| journal.batch(after, events_max, bytes_max))
     }
 
-    fn keep_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
-        self.on_disk_or_in_memory(|journal| journal.keep_open_window(window.clone()))
+    fn save_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
+        self.on_disk_or_in_memory(|journal| journal.save_open_window(window.clone()))
     }
 
     fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {

@@ -182,7 +182,7 @@ pub trait Journal {
     }
 
     /// Keeps the open window of rates for the next start, until rates are registered; not in memory.
-    fn keep_open_window(&mut self, _window: NewEvent) -> Result<(), JournalError> {
+    fn save_open_window(&mut self, _window: NewEvent) -> Result<(), JournalError> {
         Ok(())
     }
 

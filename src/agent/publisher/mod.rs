@@ -9,7 +9,6 @@
 //! ```
 //! Whatever fails, the next producer sends all that is unacked again, in order: an event may be sent twice, never not at all.
 
-mod backoff;
 mod commands;
 mod encoding;
 pub(in crate::agent) mod in_flight;
@@ -74,7 +73,7 @@ pub struct Settings {
     pub events_max: u64,
     /// Size of the journal, a quarter of which may be in flight at most, so that there is always something to evict.
     pub journal_bytes: u64,
-    /// End of the log lines about trouble: what waits, and where, such as "the events stay in the journal".
+    /// End of log lines about problems: what waits, and where, such as "the events stay in the journal".
     pub waiting: &'static str,
     pub create_topics: Option<TopicPlan>,
 }
@@ -130,7 +129,7 @@ struct Running {
 }
 
 impl Settings {
-    /// Checks without sending that files exist and librdkafka makes a producer. An error names the key.
+    /// Checks, without connecting, that files exist and librdkafka accepts the properties. Errors name the key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         Producer::check(&self.connection, self.in_flight)

@@ -93,13 +93,8 @@ impl Producer {
 
     fn config(connection: &Connection, limits: InFlightLimits, tuning: Tuning) -> Result<ClientConfig, ClientError> {
         let Tuning { batch_max, one_by_one, long_timeouts } = tuning;
-        let mut config = connection.client(FIXED)?;
         let times = if long_timeouts || limits.long_timeouts { LONG_TIMEOUTS } else { SHORT_TIMEOUTS };
-        for (name, value) in DEFAULTS.iter().chain(times) {
-            if config.get(name).is_none() {
-                config.set(*name, *value);
-            }
-        }
+        let mut config = connection.client(FIXED, &[DEFAULTS, times].concat())?;
         let theirs = config.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_MAX);
         config.set("enable.gapless.guarantee", (!one_by_one).to_string());
         if one_by_one {

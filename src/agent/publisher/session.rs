@@ -16,7 +16,6 @@ pub(super) struct ProducerSession {
     pub(super) id_requests_left: u32,
     pub(super) fatal_polls_left: u32,
     pub(super) cause: Option<String>,
-    /// Why no broker can be reached.
     pub(super) unreachable: Option<String>,
     pub(super) refused_by: Option<Code>,
     pub(super) retry_requested: bool,

@@ -23,19 +23,20 @@ use log::{info, warn};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
-use super::backoff::SessionBackoff;
 use super::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerReport};
 use super::encoding::Encoder;
 use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
 use super::reaper::Reaper;
 use super::session::{ProducerSession, UNREACHABLE_AFTER};
 use super::session_end::SessionEnd;
+use super::spread::Spread;
 use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::publisher::in_flight::InFlight;
 use crate::kafka;
 use crate::kafka::admin::{Admin, TopicLookup};
 use crate::kafka::schema_registry::{self, RegistryAddress};
 use crate::message::Body;
+use crate::process::backoff::Backoff;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::failpoints;
 use crate::process::log_throttle::LogThrottle;
@@ -57,7 +58,8 @@ pub(super) struct Worker {
     slow_until: Option<Duration>,
     throttle: LogThrottle,
     has_problem: bool,
-    backoff: SessionBackoff,
+    backoff: Backoff,
+    spread: Spread,
     reaper: Reaper,
     /// True once missing topics were looked for, and created, after the last report that one was missing.
     has_topics: bool,
@@ -77,7 +79,7 @@ const SLOW_FOR: Duration = Duration::from_secs(600);
 const BATCH_SLOW: usize = 64 << 10;
 /// Size in bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const FILES_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time without an acknowledgement after which that is reported; before the first one ever, a new user waits for the reason.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const FIRST_OVERDUE_AFTER: Duration = Duration::from_secs(6);
@@ -93,7 +95,8 @@ impl Worker {
     ) -> Self {
         Self {
             overdue_after: if has_delivered { OVERDUE_AFTER } else { FIRST_OVERDUE_AFTER },
-            backoff: SessionBackoff::new(settings.spread),
+            backoff: Backoff::default(),
+            spread: settings.spread,
             settings,
             encoder,
             batch_max,
@@ -138,7 +141,7 @@ impl Worker {
             let goes_on = match self.commands.recv() {
                 Ok(WorkerCommand::LookUp) => self.look_up(),
                 Ok(command) => {
-                    self.take(command);
+                    self.accept(command);
                     true
                 }
                 Err(_) => false,
@@ -151,7 +154,7 @@ impl Worker {
     }
 
     /// Looks the topic up until it is there, or there are events, which find out by themselves. Each time a connection is made and
-    /// closed. Whoever sends the events reports a broker that is away. Returns false when no events will come.
+    /// closed. An unreachable broker is reported only once there are events to send. Returns false when no events will come.
     fn look_up(&mut self) -> bool {
         while self.unacked.is_empty() {
             let files = self.files();
@@ -159,7 +162,7 @@ impl Worker {
                 Some(Ok(())) => break,
                 Some(Err(refused)) => self.prepare_next(refused, files),
                 None => {
-                    let pause = self.backoff.next(1, 60);
+                    let pause = self.back_off(1, 60);
                     self.wait(pause, files)
                 }
             };
@@ -252,7 +255,7 @@ impl Worker {
             }
             SessionEnd::Unreachable(reason) => {
                 self.report_unreachable(&reason, true);
-                let pause = self.backoff.next(1, 60);
+                let pause = self.back_off(1, 60);
                 return self.wait(pause, files);
             }
             SessionEnd::Retry(why) => (1, 60, why),
@@ -260,7 +263,7 @@ impl Worker {
         };
         // A topic may have been deleted meanwhile.
         self.has_topics = false;
-        let pause = self.backoff.next(first, longest);
+        let pause = self.back_off(first, longest);
         self.log_throttled(&format!(
             "cannot publish: {why}; {}, next attempt in {}",
             self.settings.waiting,
@@ -308,7 +311,7 @@ impl Worker {
         }
         let pause = self.pause(session)?;
         match self.commands.recv_timeout(pause) {
-            Ok(command) => self.take_during(session, command),
+            Ok(command) => self.accept_during(session, command),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
         }
@@ -319,7 +322,7 @@ impl Worker {
         if self.unacked.is_empty() {
             while self.unacked.is_empty() {
                 match self.commands.recv_timeout(POLL_IDLE) {
-                    Ok(command) => self.take_during(session, command),
+                    Ok(command) => self.accept_during(session, command),
                     Err(RecvTimeoutError::Timeout) if session.producer.idle() => {}
                     Err(RecvTimeoutError::Timeout) => return Err(SessionEnd::Replace),
                     Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
@@ -337,15 +340,15 @@ impl Worker {
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.take_during(session, command),
+                Ok(command) => self.accept_during(session, command),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(SessionEnd::Closed),
             }
         }
     }
 
-    fn take_during(&mut self, session: &mut ProducerSession, command: WorkerCommand) {
-        if !self.take(command) {
+    fn accept_during(&mut self, session: &mut ProducerSession, command: WorkerCommand) {
+        if !self.accept(command) {
             return;
         }
         session.retry_requested = true;
@@ -355,7 +358,7 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, command: WorkerCommand) -> bool {
+    fn accept(&mut self, command: WorkerCommand) -> bool {
         let WorkerCommand::Send(outgoing) = command else { return true };
         for outgoing in outgoing {
             self.unacked.push(outgoing);
@@ -516,6 +519,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Returns the pause before the next session, which doubles up to `longest_s` and starts over after a delivery.
+    fn back_off(&mut self, first_s: u64, longest_s: u64) -> Duration {
+        self.spread.shorten(self.backoff.next(Duration::from_secs(first_s), Duration::from_secs(longest_s)))
+    }
+
     fn pause(&mut self, session: &mut ProducerSession) -> Result<Duration, SessionEnd> {
         let now = self.clock.monotonic();
         let is_refused = |trial: &Trial| session.in_flight_alone.is_none() && trial.next(&self.unacked).is_none();
@@ -561,7 +569,7 @@ impl Worker {
                 Duration::ZERO
             }
             None => {
-                session.held_until = Some(now + self.backoff.next(5, 300));
+                session.held_until = Some(now + self.back_off(5, 300));
                 let topic = &self.settings.topic;
                 let (code, remedy) = match session.refused_by {
                     Some(code) if is_about_size(code) => (code, "raise its max.message.bytes"),
@@ -597,13 +605,13 @@ impl Worker {
         let until = self.clock.monotonic() + pause;
         loop {
             let left = until.saturating_sub(self.clock.monotonic());
-            match self.commands.recv_timeout(left.min(LOOK_EVERY)) {
+            match self.commands.recv_timeout(left.min(FILES_CHECK_INTERVAL)) {
                 Ok(command) => {
-                    if self.take(command) {
+                    if self.accept(command) {
                         return true;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.files() != files => return true,
+                Err(RecvTimeoutError::Timeout) if left <= FILES_CHECK_INTERVAL || self.files() != files => return true,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }

@@ -36,16 +36,17 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let a_day = |every: Duration| DAY.as_secs_f64() / every.as_secs_f64();
     let (windows, flushes) = (a_day(window), a_day(every));
     let in_a_flush = (windows / flushes) as u64;
-    let made_up: Vec<Event> =
-        (0..in_a_flush.min(WINDOWS_MAX)).flat_map(|number| made_up(settings, detector, window, number)).collect();
-    if links == 0 || made_up.is_empty() {
+    let synthetic: Vec<Event> = (0..in_a_flush.min(WINDOWS_MAX))
+        .flat_map(|number| synthetic_windows(settings, detector, window, number))
+        .collect();
+    if links == 0 || synthetic.is_empty() {
         return None;
     }
     let share = windows / flushes / in_a_flush.min(WINDOWS_MAX) as f64;
-    let batch = batch_bytes(settings, &made_up) as f64 * share;
+    let batch = batch_bytes(settings, &synthetic) as f64 * share;
     let plain = (batch + (REQUEST_BYTES + CONNECTION_BYTES) as f64) * flushes;
     let tls = plain + flushes * HANDSHAKE_BYTES as f64;
-    let json = made_up.iter().map(|event| wire::to_json(event).len() as u64);
+    let json = synthetic.iter().map(|event| wire::to_json(event).len() as u64);
     let pages: u64 = json.map(|bytes| bytes.div_ceil(4_096) + 2 * PAGES).sum();
     let written = (pages * PAGE_BYTES) as f64 * share * flushes;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
@@ -86,7 +87,7 @@ fn batch_bytes(settings: &Settings, events: &[Event]) -> u64 {
 }
 
 /// Returns the messages of one window in which every second has another rate, of 10 kbit/s to 10 Mbit/s.
-fn made_up(settings: &Settings, detector: &Detector, window: Duration, number: u64) -> Vec<Event> {
+fn synthetic_windows(settings: &Settings, detector: &Detector, window: Duration, number: u64) -> Vec<Event> {
     let mut windows = RateWindows::new(window);
     let mut complete: Vec<RateWindow> = Vec::new();
     let mut random = fastrand::Rng::with_seed(number);

@@ -74,7 +74,7 @@ const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
 
 const STEP_MAX: Duration = Duration::from_secs(10);
-const STUCK_LOOK: Duration = Duration::from_secs(5);
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 struct Agent {
     settings: Settings,
@@ -109,7 +109,7 @@ pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
 
 /// Logs a tick while it is stuck; it may never return.
 fn watch_ticks(heartbeat: &Heartbeat) -> std::io::Result<()> {
-    heartbeat.watch(STUCK_LOOK, STEP_MAX, |Stall { doing, time }| {
+    heartbeat.watch(STALL_CHECK_INTERVAL, STEP_MAX, |Stall { doing, time }| {
         error!("the tick is stuck: {doing} for {}; nothing is measured meanwhile", lasting(time));
     })
 }
@@ -192,7 +192,7 @@ impl Agent {
             lasting(publisher.interval)
         );
         let of_disk = check::check_state_dir(&self.settings);
-        for finding in of_disk.iter().chain([&check::check_clock(&*self.clock)]).filter(|finding| finding.is_trouble())
+        for finding in of_disk.iter().chain([&check::check_clock(&*self.clock)]).filter(|finding| finding.is_problem())
         {
             warn!("{}: {}", finding.about, finding.text);
         }
@@ -273,7 +273,7 @@ impl Agent {
             self.health.counters.start(now.monotonic_ms, &what);
             self.log_error(&what);
             self.add_rates(false, &now);
-            self.keep_journal(&now);
+            self.maintain_journal(&now);
             return;
         }
         let now = self.stamp_of_reading();
@@ -294,10 +294,10 @@ impl Agent {
         if let Some(line) = self.samples.as_mut().and_then(|samples| samples.given_up(self.clock.monotonic())) {
             error!("{line}");
         }
-        self.keep_journal(&now);
+        self.maintain_journal(&now);
     }
 
-    fn keep_journal(&mut self, now: &Stamp) {
+    fn maintain_journal(&mut self, now: &Stamp) {
         self.heartbeat.enter(JOURNAL, self.clock.monotonic());
         if let Err(error) = self.system.upkeep(now) {
             self.report_error(&chain(&error));
@@ -363,7 +363,7 @@ impl Agent {
         self.health.ending = true;
         let reason = if signals.stop_requested() { Reason::Signal } else { Reason::Finished };
         self.add_last_events(reason);
-        self.keep_rates();
+        self.save_open_window();
         self.system.flush();
         self.publisher.flush_now();
         self.rates.publisher.flush_now();

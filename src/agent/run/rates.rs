@@ -113,14 +113,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn keep_rates(&mut self) {
+    pub(super) fn save_open_window(&mut self) {
         let now = self.stamp();
         let RateStream { windows, complete, .. } = &mut self.rates;
         let Some(windows) = windows else { return };
         windows.close_ended(complete);
         let open = windows.open();
         self.register_rates(&now);
-        let kept = open.map(|window| self.system.journal().keep_open_window(rates(window, &now)));
+        let kept = open.map(|window| self.system.journal().save_open_window(rates(window, &now)));
         if let Some(Err(error)) = kept {
             self.report_error(&format!("the open window of rates could not be kept: {}", chain(&error)));
         }

@@ -2,7 +2,7 @@ use chrono::SubsecRound as _;
 
 use super::Agent;
 use crate::agent::journal::Durability;
-use crate::agent::status::{AgentState, OngoingProblem, StatusReport, at, words};
+use crate::agent::status::{AgentState, OngoingProblem, StatusReport, at, truncated};
 use crate::process::problems::{Problem, ProblemLog};
 
 /// Times are `CLOCK_BOOTTIME` in milliseconds.
@@ -75,7 +75,7 @@ impl Agent {
             last_offsets: Some(progress.offsets.clone()),
             errors: Some(parts.iter().map(|part| part.count).sum()),
             last_error_at: last.map(|last| moment(last.at_ms)),
-            last_error: last.map(|last| words(&last.what)),
+            last_error: last.map(|last| truncated(&last.what)),
             troubles: lasting.into_iter().map(|lasting| OngoingProblem::of(lasting, &now)).collect(),
             ..StatusReport::default()
         };

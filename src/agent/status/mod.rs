@@ -158,7 +158,7 @@ impl StatusReport {
 
 impl OngoingProblem {
     pub fn of(problem: &Problem, now: &Stamp) -> Self {
-        Self { since: at(problem.at_ms, now), what: words(&problem.what) }
+        Self { since: at(problem.at_ms, now), what: truncated(&problem.what) }
     }
 }
 
@@ -218,7 +218,7 @@ pub fn at(then_ms: u64, now: &Stamp) -> DateTime<Utc> {
     now.observed_at.checked_sub_signed(past).unwrap_or(now.observed_at)
 }
 
-pub fn words(text: &str) -> String {
+pub fn truncated(text: &str) -> String {
     truncate(text, WORDS_MAX)
 }
 

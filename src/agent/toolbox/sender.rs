@@ -101,7 +101,7 @@ impl EventSender {
     }
 
     /// Counts events that an earlier run delivered, without sending them.
-    pub fn pass(&mut self, new_events: Vec<NewEvent>) -> Result<(), Failure> {
+    pub fn skip_delivered(&mut self, new_events: Vec<NewEvent>) -> Result<(), Failure> {
         let passed = self.system.journal().append(new_events).and_then(|events| {
             let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
             self.system.journal().remove(&ids)

@@ -213,7 +213,7 @@ pub(crate) fn print_record(
     output::finished(printed)
 }
 
-pub(crate) fn judged(delivery: &Delivery, what: &str) -> Result<(), Failure> {
+pub(crate) fn check_delivered(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match (delivery.failed, &delivery.problem) {
         (0, _) => Ok(()),
         (failed, None) => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),

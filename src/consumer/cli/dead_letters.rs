@@ -65,7 +65,7 @@ pub(super) enum DeadLetters {
     #[command(after_help = LIST_HELP)]
     List {
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFlags,
         /// Output format
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
         format: OutputFormat,
@@ -80,7 +80,7 @@ pub(super) enum DeadLetters {
     #[command(after_help = RETRY_HELP)]
     Retry {
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFlags,
         /// Output format
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
         format: OutputFormat,
@@ -89,7 +89,7 @@ pub(super) enum DeadLetters {
     #[command(after_help = DROP_HELP)]
     Drop {
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFlags,
         /// Reason, shown by `losses` and `list --dropped`
         #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         reason: String,
@@ -97,7 +97,7 @@ pub(super) enum DeadLetters {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Which {
+pub(super) struct DeadLetterFlags {
     #[command(flatten)]
     common: Common,
     /// Only this partition (of one topic: --topic)
@@ -180,7 +180,7 @@ impl DeadLetters {
     }
 }
 
-impl Which {
+impl DeadLetterFlags {
     fn filter(&self) -> DeadLetterFilter {
         DeadLetterFilter {
             topic: self.common.topic.clone(),

@@ -7,9 +7,9 @@ use super::common::{Common, standalone_of, unavailable};
 use crate::cli::output::{self, OutputFormat, Rows};
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
-use crate::consumer::is_unknown_topic;
 use crate::consumer::report::offsets::{self, StoredOffset};
 use crate::consumer::store::Reader;
+use crate::kafka::offsets::PartitionsError;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 use crate::units::{counted, lasting};
@@ -73,7 +73,7 @@ impl Lag {
         let mut reader = settings.store.reader();
         let mut rows = LagRows::new();
         for topic in settings.membership().topics {
-            match look(&settings, &topic, &mut *reader)? {
+            match read_lag(&settings, &topic, &mut *reader)? {
                 Some(of_topic) => rows.extend(of_topic),
                 None => self.common.note(&format!("there is no topic {topic}: no agent sends rates")),
             }
@@ -143,13 +143,13 @@ fn still_beyond<'a>(rows: &'a LagRows, before: &'a LagRows) -> impl Iterator<Ite
 }
 
 /// Reads a topic's stored offsets before Kafka's, lest one is beyond the end. Returns `None` if the topic is missing, and may be.
-fn look(settings: &Settings, topic: &str, reader: &mut dyn Reader) -> Result<Option<LagRows>, Failure> {
+fn read_lag(settings: &Settings, topic: &str, reader: &mut dyn Reader) -> Result<Option<LagRows>, Failure> {
     let mut stored = offsets::read(reader).map_err(unavailable)?;
     let standalone = standalone_of(settings, topic)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
     let partitions = match standalone.partitions() {
-        Err(error) if settings.may_be_missing(topic) && is_unknown_topic(&error) => return Ok(None),
-        partitions => partitions.map_err(kafka)?,
+        Err(PartitionsError::UnknownTopic(_)) if settings.may_be_missing(topic) => return Ok(None),
+        partitions => partitions.map_err(|error| kafka(error.into()))?,
     };
     let id = TopicId { cluster: standalone.cluster(), name: topic.to_owned() };
     let committed = standalone.committed(&partitions).map_err(kafka)?;

@@ -154,9 +154,7 @@ impl MergedTraffic {
     }
 
     pub(super) fn quantile_bps(&self, share: f64) -> Option<u64> {
-        let bps = self.seconds.quantile_bps(share)?;
-        // A value of the histogram is up to 1 % too high.
-        Some(bps.max(self.figures.min.unwrap_or(bps)).min(self.figures.max.unwrap_or(bps)))
+        self.seconds.quantile_within(share, self.figures.min, self.figures.max)
     }
 
     fn bins(self) -> HistogramBins {

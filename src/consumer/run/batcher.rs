@@ -35,7 +35,7 @@ impl BatchBuilder {
     }
 
     /// Adds a record, unless it is from before a rebalance.
-    pub(super) fn take(&mut self, partition: i32, record: Record, now: Duration) {
+    pub(super) fn push(&mut self, partition: i32, record: Record, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if self.batch.is_empty() {
             self.since = now;
@@ -104,12 +104,12 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_a_gap_between_records() {
         let (mut builder, now) = (builder(), Duration::ZERO);
-        builder.take(0, record(5), now);
+        builder.push(0, record(5), now);
         let unreadable = Unreadable { partition: 0, position: 6, first: 7, end: 100 };
         builder.skip_unreadable(unreadable, now);
         builder.skip_unreadable(unreadable, now);
         builder.skip_unreadable(Unreadable { partition: 1, ..unreadable }, now);
-        builder.take(0, record(100), now);
+        builder.push(0, record(100), now);
         assert_eq!(builder.offsets().collect::<Vec<_>>(), [(0, 101)]);
         let batch = builder.hand_over().unwrap();
         let part = &batch.partitions[&0];
@@ -126,11 +126,11 @@ mod tests {
         assert!(!builder.is_due(begin), "there is nothing");
         for (offset, ms) in (5..).zip((0..1_000).step_by(4)) {
             assert!(!builder.is_due(at(ms)), "{ms} ms: more keeps coming");
-            builder.take(0, record(offset), at(ms));
+            builder.push(0, record(offset), at(ms));
         }
         assert!(builder.is_due(at(1_000)));
         builder.hand_over().unwrap();
-        builder.take(0, record(1_000), at(2_000));
+        builder.push(0, record(1_000), at(2_000));
         assert!(!builder.is_due(at(2_004)) && builder.is_due(at(2_005)));
         builder.hand_over().unwrap();
         builder.skip_to(0, 1_002);

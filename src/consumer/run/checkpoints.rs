@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::consumer::batch::{Batch, Gap, GapCause, TopicId};
 use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, CheckpointVerdict};
 use crate::consumer::config::Start;
-use crate::consumer::source::Known;
+use crate::consumer::source::AnchorRecords;
 use crate::process::failpoints;
 
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ pub(super) struct TopicCheckpoints {
 }
 
 struct Anchors {
-    found: Receiver<Known>,
+    found: Receiver<AnchorRecords>,
     before: Checkpoints,
 }
 
@@ -43,8 +43,8 @@ impl TopicCheckpoints {
     pub(super) fn read_anchors(
         &mut self,
         now: Duration,
-        read_again: impl FnOnce(&Checkpoints) -> Result<Receiver<Known>, String>,
-    ) -> Result<Option<(Known, Checkpoints)>, String> {
+        read_again: impl FnOnce(&Checkpoints) -> Result<Receiver<AnchorRecords>, String>,
+    ) -> Result<Option<(AnchorRecords, Checkpoints)>, String> {
         if let Some(Anchors { found, before }) = self.reading.take() {
             match found.try_recv() {
                 Ok(found) => return Ok(Some((found, before))),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::store_thread::Wait;
+use super::store_thread::AnswerDeadline;
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
 use crate::process::clock::{Clock as _, SystemClock};
@@ -72,7 +72,7 @@ fn round(
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);
     thread.map_err(|error| StoreError::Unavailable(format!("no thread could be started: {error}")))?;
-    let (mut wait, mut stopped) = (Wait::new(clock.monotonic(), &progress), None);
+    let (mut wait, mut stopped) = (AnswerDeadline::new(clock.monotonic(), &progress), None);
     loop {
         match answer.recv_timeout(STOP_POLL) {
             Ok(result) => return result,

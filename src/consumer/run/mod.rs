@@ -40,14 +40,14 @@ use self::membership::Member;
 use self::read_ahead::ReadAhead;
 pub use self::reload::{Reload, run, run_reloading};
 use self::store_thread::{STOP_MAX, StoreThread};
-use self::topic::{End, Ends, Health, Topic, TopicState, is_whole, log_rejected, observe, read};
+use self::topic::{EndOffsets, EndState, Health, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
 use super::batch::{Batch, Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::{Settings, Start};
-use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
+use super::source::{AnchorRecords, Polled, TopicPartition};
 use super::store::{Applied, Store, StoreError};
-use crate::kafka::offsets::PartitionNumbers;
+use crate::kafka::offsets::{PartitionNumbers, PartitionsError};
 use crate::message::Event;
 use crate::process::backoff::Backoff;
 use crate::process::checks::{Finding, Grade};
@@ -76,7 +76,7 @@ pub struct StoredEvent<'a> {
 const POLL: Duration = Duration::from_millis(100);
 const SKIP_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-const LOOK_AFTER: Duration = Duration::from_secs(3);
+const STORE_CHECK_AFTER: Duration = Duration::from_secs(3);
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -144,7 +144,7 @@ impl<'a> Consumer<'a> {
             options,
             observer,
             started: liveness.now(),
-            check_store_at: Some(liveness.now() + LOOK_AFTER),
+            check_store_at: Some(liveness.now() + STORE_CHECK_AFTER),
             liveness,
             topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
@@ -180,7 +180,7 @@ impl<'a> Consumer<'a> {
             if self.member.loses_positions() || self.liveness.is_stopping() {
                 break;
             }
-            self.work_on(topic, now);
+            self.advance(topic, now);
         }
         // The database waits for the full batch. Kafka is polled while that is stored.
         if self.topics.iter().any(Topic::is_full) && !self.member.has_pending() {
@@ -195,12 +195,12 @@ impl<'a> Consumer<'a> {
         let now = self.liveness.step("processing messages");
         self.liveness.notifier.ping(now);
         if let Some(news) = news {
-            self.deal_with(news, now);
+            self.handle(news, now);
         }
         Ok(true)
     }
 
-    fn work_on(&mut self, topic: usize, now: Duration) {
+    fn advance(&mut self, topic: usize, now: Duration) {
         match self.topics[topic].state {
             TopicState::AwaitingOffsets(at) if now >= at && self.member.has_partitions(topic) => {
                 self.start_reading(topic);
@@ -219,7 +219,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    fn deal_with(&mut self, news: Polled, now: Duration) {
+    fn handle(&mut self, news: Polled, now: Duration) {
         match news {
             Polled::NoMessage | Polled::Record(..) | Polled::Unreadable(..) => {}
             Polled::Assigned(partitions) => {
@@ -315,7 +315,7 @@ impl<'a> Consumer<'a> {
 
     /// Finds where the partitions of a topic resume, and reads them; those that do not answer are left out.
     fn try_to_start(&mut self, topic: usize) -> Result<(), RoundError> {
-        let (id, PartitionNumbers { all, leaderless }) = self.member.source.describe(topic)?;
+        let (id, PartitionNumbers { all, leaderless }) = self.member.source.describe(topic).map_err(String::from)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut unavailable: BTreeSet<i32> = leaderless.into_iter().collect();
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
@@ -403,10 +403,10 @@ impl<'a> Consumer<'a> {
         Ok(assigned?)
     }
 
-    fn known_records(&mut self, topic: usize, stored: &Checkpoints) -> Result<Known, RoundError> {
+    fn known_records(&mut self, topic: usize, stored: &Checkpoints) -> Result<AnchorRecords, RoundError> {
         let known = checkpoints::with_records(stored);
         if known.is_empty() {
-            return Ok(Known::new());
+            return Ok(AnchorRecords::new());
         }
         let answer = self.member.source.read_again(topic, &known)?;
         let until = self.liveness.now() + ANCHOR_MAX;
@@ -445,7 +445,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    fn verify_anchors(&mut self, topic: usize, found: &Known, before: &Checkpoints) {
+    fn verify_anchors(&mut self, topic: usize, found: &AnchorRecords, before: &Checkpoints) {
         let id = self.topics[topic].builder.topic().clone();
         for (&partition, found) in found {
             let (Some(checkpoint), Some(before)) =
@@ -591,31 +591,35 @@ impl<'a> Consumer<'a> {
     /// Returns whether the database has all of a topic, whichever member stored it.
     fn is_at_end(&mut self, topic: usize, now: Duration) -> Result<bool, Failure> {
         let ends = match &self.topics[topic].end {
-            End::Reached => return Ok(true),
-            End::At(ends) => Arc::clone(ends),
-            End::Unknown => {
-                match Ends::fetch(&self.member.source, topic) {
-                    Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
-                    Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
+            EndState::Reached => return Ok(true),
+            EndState::At(ends) => Arc::clone(ends),
+            EndState::Unknown => {
+                match EndOffsets::fetch(&self.member.source, topic) {
+                    Ok(ends) => self.topics[topic].end = EndState::At(Arc::new(ends)),
+                    Err(PartitionsError::Failed(error)) => self.member.log(&error, now),
                     // Not asked again: an answer waits for the broker's fetch that finds nothing.
-                    Err(_) if self.settings.may_be_missing(&self.member.source.topics()[topic]) => {
-                        self.topics[topic].end = End::Reached;
+                    Err(PartitionsError::UnknownTopic(_))
+                        if self.settings.may_be_missing(&self.member.source.topics()[topic]) =>
+                    {
+                        self.topics[topic].end = EndState::Reached;
                         return Ok(true);
                     }
-                    Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
+                    Err(PartitionsError::UnknownTopic(error))
+                        if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX =>
+                    {
                         return Err(Failure::new(Status::Unavailable, error));
                     }
-                    Err(_) => {}
+                    Err(PartitionsError::UnknownTopic(_)) => {}
                 }
                 return Ok(false);
             }
         };
         match self.ask(move |store| Ok(ends.are_reached(&store.checkpoints(&ends.topic)?))) {
-            Ok(true) => self.topics[topic].end = End::Reached,
+            Ok(true) => self.topics[topic].end = EndState::Reached,
             Ok(false) => {}
             Err(error) => self.store_thread.log(&error, now),
         }
-        Ok(self.topics[topic].end == End::Reached)
+        Ok(self.topics[topic].end == EndState::Reached)
     }
 
     fn end(mut self) {

@@ -16,7 +16,7 @@ pub struct Reload<'a> {
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Stores until `stop` is set or, with `until_end`, what was there at the start is stored. Calls `observer` with each stored event.
 ///
@@ -90,7 +90,7 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
             notifier.reloaded(Duration::ZERO);
         }
         notifier.ping(clock.monotonic());
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Some(settings)
 }

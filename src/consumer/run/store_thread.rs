@@ -42,7 +42,7 @@ impl StoreThread {
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, progress) = self.begin(work)?;
-        let (mut wait, mut pause) = (Wait::new(liveness.now(), &progress), Duration::ZERO);
+        let (mut wait, mut pause) = (AnswerDeadline::new(liveness.now(), &progress), Duration::ZERO);
         loop {
             match answer.recv_timeout(pause) {
                 Ok(answered) => return answered,
@@ -118,13 +118,13 @@ impl StoreThread {
     }
 }
 
-pub(super) struct Wait {
+pub(super) struct AnswerDeadline {
     since: Duration,
     answers: u64,
     migrating: Option<(Duration, Duration)>,
 }
 
-impl Wait {
+impl AnswerDeadline {
     pub(super) fn new(now: Duration, progress: &StoreProgress) -> Self {
         Self { since: now, answers: progress.answers(), migrating: None }
     }

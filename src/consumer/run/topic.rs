@@ -8,6 +8,7 @@ use super::checkpoints::{Checkpoints, TopicCheckpoints};
 use crate::consumer::batch::{Batch, PartitionBatch, TopicId};
 use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::consumer::store::Applied;
+use crate::kafka::offsets::PartitionsError;
 use crate::process::backoff::Backoff;
 use crate::units::counted;
 
@@ -18,7 +19,7 @@ pub(super) struct Topic {
     pub(super) checkpoints: TopicCheckpoints,
     pub(super) backoff: Backoff,
     pub(super) unavailable: UnavailablePartitions,
-    pub(super) end: End,
+    pub(super) end: EndState,
     stored: Stored,
 }
 
@@ -101,15 +102,15 @@ impl UnavailablePartitions {
 }
 
 #[derive(Default, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum EndState {
     #[default]
     Unknown,
-    At(Arc<Ends>),
+    At(Arc<EndOffsets>),
     Reached,
 }
 
 #[derive(PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct EndOffsets {
     pub(super) topic: TopicId,
     offsets: BTreeMap<i32, (i64, i64)>,
 }
@@ -132,7 +133,7 @@ impl Topic {
             checkpoints: TopicCheckpoints::default(),
             backoff: Backoff::default(),
             unavailable: UnavailablePartitions::default(),
-            end: End::default(),
+            end: EndState::default(),
             stored: Stored::default(),
         }
     }
@@ -205,11 +206,12 @@ impl Topic {
     }
 }
 
-impl Ends {
-    pub(super) fn fetch(source: &Source, topic: usize) -> Result<Self, String> {
+impl EndOffsets {
+    pub(super) fn fetch(source: &Source, topic: usize) -> Result<Self, PartitionsError> {
         let (id, partitions) = source.describe(topic)?;
         let watermarks = |partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?));
-        let offsets = partitions.all.into_iter().map(watermarks).collect::<Result<_, String>>()?;
+        let offsets = partitions.all.into_iter().map(watermarks).collect::<Result<_, String>>();
+        let offsets = offsets.map_err(PartitionsError::Failed)?;
         Ok(Self { topic: id, offsets })
     }
 
@@ -223,7 +225,7 @@ impl Ends {
 
 fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
     match polled {
-        Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),
+        Polled::Record(at, record) => topics[at.topic].builder.push(at.partition, record, now),
         Polled::Unreadable(topic, unreadable) => topics[topic].builder.skip_unreadable(unreadable, now),
         other => return Some(other),
     }

@@ -14,7 +14,7 @@ use crate::consumer::checkpoint::{AnchorRecord, Checkpoint};
 use crate::kafka::Reports;
 use crate::process::clock::{Clock as _, SystemClock};
 
-pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
+pub(in crate::consumer) type AnchorRecords = BTreeMap<i32, Vec<AnchorRecord>>;
 
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
@@ -24,7 +24,7 @@ impl Source {
         &self,
         topic: usize,
         known: &BTreeMap<i32, Checkpoint>,
-    ) -> Result<Receiver<Known>, String> {
+    ) -> Result<Receiver<AnchorRecords>, String> {
         let client = self.standalone_client(&[("fetch.message.max.bytes", "16384")])?;
         let wanted: BTreeMap<i32, Vec<i64>> = known
             .iter()
@@ -40,9 +40,9 @@ impl Source {
     }
 }
 
-fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Known {
+fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> AnchorRecords {
     let until = SystemClock::default().monotonic() + AGAIN_MAX;
-    let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
+    let mut found: AnchorRecords = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
     for turn in 0.. {
         let is_open = |records: &[AnchorRecord]| records.iter().all(|now| *now == AnchorRecord::Gone);
         let open = found.iter().filter(|(_, records)| is_open(records));

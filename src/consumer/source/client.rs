@@ -49,7 +49,7 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }
 
-/// Makes a client that is no member of `group`, but named after it, with `more` properties above the operator's.
+/// Creates a client that may read the offsets of `group` but never joins it; `more` properties override the operator's.
 pub(super) fn standalone_client(
     connection: &Connection,
     group: &str,
@@ -66,12 +66,7 @@ pub(super) fn client(
     group: &str,
     fixed: &[(&str, &str)],
 ) -> Result<ClientConfig, ClientError> {
-    let mut config = connection.client(fixed)?;
+    let mut config = connection.client(fixed, DEFAULTS)?;
     config.set("group.id", group);
-    for (name, value) in DEFAULTS {
-        if config.get(name).is_none() {
-            config.set(*name, *value);
-        }
-    }
     Ok(config)
 }

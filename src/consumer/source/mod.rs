@@ -20,7 +20,7 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-pub(super) use self::anchors::Known;
+pub(super) use self::anchors::AnchorRecords;
 pub(super) use self::client::check_client;
 use self::client::{FIXED, client, standalone_client};
 use self::context::{Context, Rebalanced};
@@ -29,7 +29,7 @@ pub(super) use self::unreadable::Unreadable;
 use self::unreadable::{Repetitions, is_unreadable, loses_position};
 use self::waiting::PendingMessages;
 use super::batch::{Record, TopicId};
-use crate::kafka::offsets::{PartitionNumbers, list, partitions};
+use crate::kafka::offsets::{PartitionNumbers, PartitionsError, list, partitions};
 use crate::kafka::{ClientError, Connection, Reports};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::log_throttle::LogThrottle;
@@ -145,7 +145,7 @@ impl Source {
     }
 
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
-        if let Some(polled) = self.pass_unreadable().or_else(|| self.retry_waiting()) {
+        if let Some(polled) = self.skip_unreadable().or_else(|| self.retry_waiting()) {
             return polled;
         }
         let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
@@ -250,7 +250,7 @@ impl Source {
         Ok(receiver)
     }
 
-    fn pass_unreadable(&mut self) -> Option<Polled> {
+    fn skip_unreadable(&mut self) -> Option<Polled> {
         if let Some(search) = &self.search {
             match search.try_recv() {
                 Ok(found) => {
@@ -294,7 +294,11 @@ impl Source {
 
     fn fatal(&self) -> Option<Polled> {
         let (code, reason) = self.consumer().client().fatal_error()?;
-        Some(Polled::Fatal(format!("{code}: {reason}")))
+        let remedy = match code {
+            RDKafkaErrorCode::FencedInstanceId => "; give each consumer an `instance` of its own",
+            _ => "",
+        };
+        Some(Polled::Fatal(format!("{code}: {reason}{remedy}")))
     }
 
     /// Reads on from `offsets` only; forgets what was fetched and paused. After an error, positions are unknown: look all up again.
@@ -369,12 +373,12 @@ impl Source {
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
-    pub(super) fn partitions(&self, topic: usize) -> Result<PartitionNumbers, String> {
+    pub(super) fn partitions(&self, topic: usize) -> Result<PartitionNumbers, PartitionsError> {
         let reported = || self.consumer().context().reports.last();
         partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX, reported)
     }
 
-    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, PartitionNumbers), String> {
+    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, PartitionNumbers), PartitionsError> {
         // Clusters that do not answer must not count as without id: that would be another key in the database.
         let partitions = self.partitions(topic)?;
         let cluster = self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default();
@@ -430,10 +434,6 @@ fn is_missing(error: &KafkaError) -> bool {
 /// Returns the error, unless it is that no broker is left: the errors before it report why.
 fn error_text(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
-}
-
-pub(super) fn is_unknown_topic(error: &str) -> bool {
-    error.starts_with("there is no topic ")
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ struct Failing {
 enum Answer {
     Known(Arc<WriterSchema>),
     Useless(String),
-    /// Time of the next question.
+    /// Unknown to the registry, which is asked again at this time.
     Unknown(Duration),
 }
 
@@ -78,7 +78,7 @@ impl SchemaCache {
         let address = self.address.clone();
         let question = move || drop(sender.send(address.open().and_then(|registry| registry.schema(id))));
         let thread = std::thread::Builder::new().name("registry".into()).spawn(question);
-        thread.map_err(|error| format!("no thread could be started to query the schema registry: {error}"))?;
+        thread.map_err(|error| format!("cannot start a thread to query the schema registry: {error}"))?;
         Ok(receiver)
     }
 

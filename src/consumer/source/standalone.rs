@@ -11,7 +11,7 @@ use super::headers::headers;
 use super::unreadable::{self, Repetitions, is_unreadable};
 use super::{ASK_MAX, standalone_client};
 use crate::consumer::batch::Record;
-use crate::kafka::offsets::{self, list};
+use crate::kafka::offsets::{self, PartitionsError, list};
 use crate::kafka::{Connection, DRAIN, Reports};
 use crate::wire::Decoder;
 
@@ -48,7 +48,7 @@ impl StandaloneConsumer {
         })
     }
 
-    pub fn partitions(&self) -> Result<Vec<i32>, String> {
+    pub fn partitions(&self) -> Result<Vec<i32>, PartitionsError> {
         let reported = || self.reported_by_now();
         Ok(offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX, reported)?.all)
     }

@@ -34,7 +34,7 @@ pub(in crate::consumer) struct Unreadable {
 pub(super) struct Repetitions(BTreeMap<String, u32>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum ProbeResult {
     Readable,
     /// First offset of the batch, if librdkafka reported it.
     Unreadable(Option<i64>),
@@ -81,20 +81,20 @@ pub(super) fn loses_position(error: &KafkaError) -> bool {
 pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTreeMap<i32, i64>) -> Vec<Unreadable> {
     let found = positions.iter().filter_map(|(&partition, &position)| {
         let (_, high) = client.fetch_watermarks(topic, partition, ASK_MAX).ok()?;
-        let (first, end) = search(position, high, |offset| look(client, topic, partition, offset))?;
+        let (first, end) = search(position, high, |offset| probe(client, topic, partition, offset))?;
         Some(Unreadable { partition, position, first, end })
     });
     found.collect()
 }
 
 /// Finds the unread part of a batch at `position`: its first offset, and the one after its last, at most `high`.
-fn search(position: i64, high: i64, mut look: impl FnMut(i64) -> Option<Look>) -> Option<(i64, i64)> {
+fn search(position: i64, high: i64, mut probe: impl FnMut(i64) -> Option<ProbeResult>) -> Option<(i64, i64)> {
     if position >= high {
         return None;
     }
-    let Look::Unreadable(base) = look(position)? else { return None };
+    let ProbeResult::Unreadable(base) = probe(position)? else { return None };
     // Other unreadable batches have another first offset.
-    let mut is_within = |offset: i64| Some(look(offset)? == Look::Unreadable(base));
+    let mut is_within = |offset: i64| Some(probe(offset)? == ProbeResult::Unreadable(base));
     let first = base.map_or(position, |base| base.max(position));
     let (mut within, mut step) = (first, 1);
     let mut beyond = loop {
@@ -114,16 +114,16 @@ fn search(position: i64, high: i64, mut look: impl FnMut(i64) -> Option<Look>) -
     Some((first, beyond))
 }
 
-fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64) -> Option<Look> {
+fn probe(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64) -> Option<ProbeResult> {
     client.assign(&list(topic, &BTreeMap::from([(partition, offset)])).ok()?).ok()?;
     let clock = SystemClock::default();
     let until = clock.monotonic() + LOOK_MAX;
     while clock.monotonic() < until {
         match client.poll(Duration::from_millis(100)) {
-            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Some(Look::Readable),
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Some(ProbeResult::Readable),
             Some(Err(error)) if is_unreadable(&error) => {
                 let error = client.context().take_error();
-                return Some(Look::Unreadable(error.as_deref().and_then(first_offset)));
+                return Some(ProbeResult::Unreadable(error.as_deref().and_then(first_offset)));
             }
             Some(Err(_)) | None => {}
         }
@@ -172,9 +172,9 @@ mod tests {
             let found = search(position, high, |offset| {
                 looks += 1;
                 Some(match offset {
-                    offset if offset < end => Look::Unreadable(named.then_some(base)),
-                    _ if next_is_unreadable && named => Look::Unreadable(Some(end)),
-                    _ => Look::Readable,
+                    offset if offset < end => ProbeResult::Unreadable(named.then_some(base)),
+                    _ if next_is_unreadable && named => ProbeResult::Unreadable(Some(end)),
+                    _ => ProbeResult::Readable,
                 })
             });
             proptest::prop_assert_eq!(found, Some((position, end)));
@@ -184,12 +184,16 @@ mod tests {
 
     #[test]
     fn what_can_be_read_or_not_be_told_is_left_alone() {
-        assert_eq!(search(7, 100, |_| Some(Look::Readable)), None);
+        assert_eq!(search(7, 100, |_| Some(ProbeResult::Readable)), None);
         assert_eq!(search(7, 100, |_| None), None);
-        assert_eq!(search(7, 7, |_| Some(Look::Unreadable(Some(7)))), None);
+        assert_eq!(search(7, 7, |_| Some(ProbeResult::Unreadable(Some(7)))), None);
         // Offsets before the batch hold no record.
         assert_eq!(
-            search(3, 20, |offset| Some(if offset < 12 { Look::Unreadable(Some(7)) } else { Look::Readable })),
+            search(3, 20, |offset| Some(if offset < 12 {
+                ProbeResult::Unreadable(Some(7))
+            } else {
+                ProbeResult::Readable
+            })),
             Some((7, 12))
         );
     }

@@ -18,11 +18,13 @@ use chrono::{DateTime, Utc};
 
 use super::agents::{self, AgentChange, KnownAgent};
 use super::rows::{
-    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreaches, LossRow, OffsetRanges, RangeChanges,
-    Row, SeriesRanges, TouchedHour,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreaches, LossRow, RangeChanges, Row,
+    SeriesRanges, TouchedHour,
 };
 use super::tables::{TABLES, Table, probe};
-use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
+use super::{
+    Applied, DeadLetterKey, OffsetRanges, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress,
+};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
 use crate::message::Event;
 use crate::process::failpoints;
@@ -106,10 +108,10 @@ pub(super) trait Transaction: Sized {
     fn lock_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
-    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError>;
+        letters: &[DeadLetterKey],
+    ) -> Result<HashSet<DeadLetterKey>, AttemptError>;
 
-    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError>;
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterKey]) -> Result<(), AttemptError>;
 
     fn commit(self) -> Result<(), AttemptError>;
 }
@@ -410,7 +412,7 @@ fn attempt<S: Session>(
     Ok(applied)
 }
 
-/// Locks the checkpoints, and leaves out of `bounds` what is stored already (guard 1).
+/// Locks the checkpoints, and returns `bounds` without what is stored already (guard 1).
 fn guard(
     transaction: &mut impl Transaction,
     batch: &Batch,

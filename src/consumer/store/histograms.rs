@@ -179,11 +179,8 @@ impl Merge {
     }
 
     fn finish(self, encoder: &mut HistogramEncoder) -> TrafficSummary {
-        let quantile = |share| {
-            let bps = self.histogram.as_ref()?.quantile_bps(share)?.cast_signed();
-            // A value of the histogram is up to 1 % too high.
-            Some(bps.max(self.sum.min_bps.unwrap_or(bps)).min(self.sum.max_bps.unwrap_or(bps)))
-        };
+        let [min, max] = [self.sum.min_bps, self.sum.max_bps].map(|bps| bps.map(i64::cast_unsigned));
+        let quantile = |share| Some(self.histogram.as_ref()?.quantile_within(share, min, max)?.cast_signed());
         let TrafficSummary { bytes, measured_s, .. } = self.sum;
         let mean = (measured_s > 0).then(|| i128::from(bytes) * 8 / i128::from(measured_s));
         TrafficSummary {

@@ -68,7 +68,7 @@ pub trait Store {
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
+        letters: &[DeadLetterKey],
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<u64, StoreError>;
@@ -164,12 +164,18 @@ pub enum PartitionWidth {
     Month,
 }
 
+/// First offset and exclusive end, by partition.
+pub type OffsetRanges = BTreeMap<i32, (i64, i64)>;
+
+/// Partition, generation of the topic, and offset.
+pub type DeadLetterKey = (i32, i32, i64);
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub inserted: u64,
     pub without_histograms: u64,
-    /// First offset and exclusive end by partition; not all of the batch if it was stopped.
-    pub stored: BTreeMap<i32, (i64, i64)>,
+    /// Less than the batch if it was stopped.
+    pub stored: OffsetRanges,
     pub rejected: Vec<Rejected>,
     pub identity_conflicts: Vec<String>,
     pub added_totals: BTreeMap<TotalKey, u64>,

@@ -108,7 +108,7 @@ impl ExpiredRows {
                 Retained::Events,
             ),
             Self::new("agent_sequences", format!("{ENDED} AND {SUPERSEDED}"), Retained::Events),
-            Self::new("agent_sequences", format!("{ENDED} AND {}", nothing_is_left()), Retained::EventsAndTotals),
+            Self::new("agent_sequences", format!("{ENDED} AND {}", no_rows_left()), Retained::EventsAndTotals),
             Self::new(
                 "agent_state",
                 "stored_at < $1 AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_state.agent)",
@@ -119,7 +119,7 @@ impl ExpiredRows {
 }
 
 /// Returns the condition that an agent has no row left. Until then its ranges keep a repeated event from being counted twice.
-fn nothing_is_left() -> String {
+fn no_rows_left() -> String {
     let keys = TABLES.iter().map(|table| (table.name(), "observed_at")).chain([("breach_state", "breach_id")]);
     // min() of the column behind the agent in the key reads one index entry; EXISTS may be planned as a scan of the whole table.
     let gone = keys.map(|(table, next)| {

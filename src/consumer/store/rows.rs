@@ -7,7 +7,7 @@ use chrono::{DateTime, DurationRound as _, NaiveDate, TimeDelta, Utc};
 
 use super::sequences::{self, SequenceRange, merged};
 use super::tables::{AHEAD_MAX, TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
-use super::{Rejected, RetriedRecord, TotalKey};
+use super::{OffsetRanges, Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
 use crate::message::{Body, Breach, Epoch, Event, LinkRates};
 
@@ -151,9 +151,6 @@ impl<'a> DeadLetterRow<'a> {
         Rejected { partition: self.partition, offset: self.record.offset, error: self.error.clone() }
     }
 }
-
-/// First offset and exclusive end, by partition.
-pub(super) type OffsetRanges = BTreeMap<i32, (i64, i64)>;
 
 pub(super) fn whole(batch: &Batch) -> OffsetRanges {
     batch.partitions.iter().map(|(partition, part)| (*partition, (part.from, part.to))).collect()

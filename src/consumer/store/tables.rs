@@ -132,7 +132,7 @@ impl Table {
         }
     }
 
-    /// Returns whether new partitions outside of the retention are limited. Years of samples may be replayed.
+    /// Returns whether new partitions outside the retention period are limited. Years of samples may be replayed.
     pub(super) fn is_limited_outside(self) -> bool {
         matches!(self, Self::Events | Self::Rates)
     }

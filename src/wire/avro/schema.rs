@@ -54,7 +54,7 @@ struct Parser(HashMap<String, Arc<Type>>);
 impl Parser {
     fn any(&mut self, value: &Value, namespace: &str, depth: usize) -> Result<Arc<Type>, String> {
         if depth > DEPTH_MAX {
-            return Err(format!("goes deeper than {DEPTH_MAX} types"));
+            return Err(format!("is nested deeper than {DEPTH_MAX} types"));
         }
         match value {
             Value::String(name) => self.by_name(name, namespace),

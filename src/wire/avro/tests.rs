@@ -210,7 +210,7 @@ fn a_schema_that_is_none_or_holds_itself_is_refused() {
         (r#"{"name": "R"}"#, "without `type`"),
         (&record(r#"["null", "R"]"#), "names a type `R` that it does not define before, or that holds itself"),
         (&record(r#""Unknown""#), "`Unknown`"),
-        (&record(&deep), "goes deeper than 32 types"),
+        (&record(&deep), "is nested deeper than 32 types"),
         (&record(r#"{"type": "fixed", "name": "F"}"#), "without `size`"),
         (r#"{"type": "record", "name": "R", "fields": [{"name": "f"}]}"#, "a field without `type`"),
     ] {

@@ -80,7 +80,7 @@ pub(super) struct StatusCommand {
 const UNIT_RUNTIME: &str = "/run/highwater";
 /// Longest time between an agent's lock and its socket, at the start or at the end.
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 const COLUMNS: &[&str] = &[
     "state",
@@ -173,7 +173,7 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failur
                 state_dir.display()
             )));
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

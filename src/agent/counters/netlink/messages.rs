@@ -157,7 +157,7 @@ fn message<'a>(rest: &mut &'a [u8]) -> Option<NetlinkMessage<'a>> {
     Some(NetlinkMessage { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
 }
 
-/// Returns `Some(None)` for a message that does not describe the link's state: a bridge's about its port, or a wireless event.
+/// Returns `None` if malformed, `Some(None)` if not about the link's state: a bridge's about its port, or a wireless event.
 #[inline(never)]
 fn link(payload: &[u8]) -> Option<Option<LinkMessage<'_>>> {
     let (family, ifindex, flags) = (*payload.first()?, u32_at(payload, 4)?, u32_at(payload, 8)?);

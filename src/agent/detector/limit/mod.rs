@@ -192,7 +192,7 @@ impl BreachState {
         action
     }
 
-    pub fn pass(&mut self) {
+    pub fn cancel_pending(&mut self) {
         if let Self::Pending(_) = self {
             *self = Self::Normal;
         }
@@ -229,7 +229,7 @@ fn continue_breach(
             return (BreachState::Normal, Some(Action::Clear(open.stats)));
         }
     } else {
-        open.stats = open.stats.taking_in(below, load).with(thresholds, load);
+        open.stats = open.stats.including(below, load).with(thresholds, load);
     }
     let is_due = held_enough(std_or_zero(load.end - open.reported), load.elapsed, limit.update_every);
     if is_due {
@@ -281,7 +281,7 @@ impl BreachStats {
     }
 
     /// Adds the earlier readings below `clear_at`. Time that `load` covers too counts once: the driver showed its bytes late.
-    fn taking_in(self, below: Below, load: Load) -> Self {
+    fn including(self, below: Below, load: Load) -> Self {
         let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
         Self {
             bytes: self.bytes.saturating_add(below.bytes),

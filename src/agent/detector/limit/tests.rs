@@ -35,7 +35,7 @@ impl Life {
 
     fn pass(&mut self, seconds: i64) {
         self.second += seconds;
-        self.state.pass();
+        self.state.cancel_pending();
     }
 }
 

@@ -454,7 +454,7 @@ impl LinkWindow {
             let histogram = sums.histogram();
             let [packets, errors, drops] = sums.packets;
             let known = |value: u64| (sums.measured_s > 0).then_some(value);
-            let share = |share| Some(histogram.as_ref()?.quantile_bps(share)?.clamp(sums.min_bps, sums.max_bps));
+            let share = |share| histogram.as_ref()?.quantile_within(share, Some(sums.min_bps), Some(sums.max_bps));
             let over = limits().filter_map(|limit| {
                 let limit_bps = limit.raise_at?.bps();
                 Some(OverLimit { limit_name: limit.name.clone(), limit_bps, over_s: limit.over_s })

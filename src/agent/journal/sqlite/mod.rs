@@ -21,8 +21,8 @@ use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, refuse_newer, synchronous};
 pub(super) use self::recovery::SalvagedJournal;
 use self::rows::{
-    JournalTransaction, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at,
-    rewrite, used_pages,
+    JournalTransaction, losses, open_breaches, open_window, page_count, read, read_at, rewrite, save_breach,
+    save_window, used_pages,
 };
 use self::state::{Meta, State, write_meta};
 use super::files::{prepare_database, with_suffix};
@@ -212,7 +212,7 @@ impl SqliteJournal {
                     change.evict(now)?;
                 }
             }
-            keep_breaches_alone(&change.transaction, breaches)?;
+            replace_breaches(&change.transaction, breaches)?;
             change.state.samples = memory.state.samples;
             change.seal()
         })
@@ -232,7 +232,7 @@ impl SqliteJournal {
                     change.evict(now)?;
                 }
             }
-            keep_breaches_alone(&change.transaction, breaches)?;
+            replace_breaches(&change.transaction, breaches)?;
             for loss in lost {
                 change.declare_loss(loss, now)?;
                 change.seal()?;
@@ -424,13 +424,13 @@ impl Journal for SqliteJournal {
         open_breaches(&self.connection)
     }
 
-    fn keep_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
+    fn save_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
         if self.is_in_memory {
             return Ok(());
         }
         let NewEvent { stamp, body } = window;
         let id = EventId { epoch: self.state.rates_epoch, seq: self.state.next_rates_seq };
-        keep_window(&self.connection, &Event { id, stamp, body }).map_err(damaged)
+        save_window(&self.connection, &Event { id, stamp, body }).map_err(damaged)
     }
 
     fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
@@ -477,10 +477,10 @@ fn from_on(refused: &[EventId], epoch: Epoch) -> Ranges {
     refused.iter().filter(|from| from.epoch == epoch).map(|from| (from.seq, u64::MAX)).collect()
 }
 
-fn keep_breaches_alone<'a>(
+fn replace_breaches<'a>(
     transaction: &Transaction<'_>,
     breaches: impl IntoIterator<Item = &'a Event>,
 ) -> Result<(), JournalError> {
     transaction.execute("DELETE FROM open_breaches", [])?;
-    breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))
+    breaches.into_iter().try_for_each(|event| save_breach(transaction, event))
 }

@@ -38,7 +38,7 @@ impl<'t> JournalTransaction<'t> {
             // An open window is part of these rates, or past.
             self.transaction.execute("DELETE FROM open_window", [])?;
         }
-        keep_breach(&self.transaction, &event)?;
+        save_breach(&self.transaction, &event)?;
         Ok(event)
     }
 
@@ -49,7 +49,7 @@ impl<'t> JournalTransaction<'t> {
         self.state.own.push(self.state.next_position(JournalSeries::Events));
         let event = Event { id, stamp, body };
         self.insert(&event)?;
-        keep_breach(&self.transaction, &event)
+        save_breach(&self.transaction, &event)
     }
 
     pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<usize, JournalError> {
@@ -260,7 +260,7 @@ pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, Journ
     Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
 }
 
-pub(super) fn keep_window(connection: &Connection, event: &Event) -> Result<(), JournalError> {
+pub(super) fn save_window(connection: &Connection, event: &Event) -> Result<(), JournalError> {
     let payload = wire::to_json(event);
     let row = params![crc32fast::hash(&payload), payload];
     connection.execute("INSERT OR REPLACE INTO open_window VALUES (1, ?, ?)", row)?;
@@ -273,7 +273,7 @@ pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, Jour
     Ok(event.flatten().map(|(event, _)| event))
 }
 
-pub(super) fn keep_breach(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
+pub(super) fn save_breach(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
     match breach_change(&event.body) {
         Some((breach_id, true)) => {
             let payload = wire::to_json(event);

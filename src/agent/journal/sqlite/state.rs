@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) lost: LossCounts,
 }
 
-/// An earlier name, in whose epoch its losses are declared: under the new one, readers would miss those events forever.
+/// Earlier name of the agent. Losses of its events are declared under it, or readers would report them missing forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FormerOwner {
     #[serde(with = "digits")]

@@ -115,8 +115,8 @@ fn the_open_window_is_kept_until_rates_are_registered() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     assert_eq!(journal.open_window().unwrap(), None);
-    journal.keep_open_window(window(1, 1)).unwrap();
-    journal.keep_open_window(window(2, 1)).unwrap();
+    journal.save_open_window(window(1, 1)).unwrap();
+    journal.save_open_window(window(2, 1)).unwrap();
     drop(journal);
     let mut journal = open(&directory);
     assert_eq!(journal.open_window().unwrap(), Some(window(2, 1)));

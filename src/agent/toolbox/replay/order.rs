@@ -64,7 +64,7 @@ impl RowOrder {
         self.outcomes.pop_front()
     }
 
-    pub(super) fn take(&mut self, record: CsvRecord) {
+    pub(super) fn push(&mut self, record: CsvRecord) {
         self.place(record);
         self.emit_decided();
     }
@@ -230,7 +230,7 @@ mod tests {
         let mut order = RowOrder::new(interval.map(Duration::from_secs));
         for (at, moment) in moments.iter().enumerate() {
             let line = at as u64 + 2;
-            order.take(CsvRecord { line, time: format!("{moment:?}").into(), moment: *moment, rx: line, tx: None });
+            order.push(CsvRecord { line, time: format!("{moment:?}").into(), moment: *moment, rx: line, tx: None });
         }
         order.end();
         let shown = |outcome| match outcome {
@@ -308,16 +308,16 @@ mod tests {
             CsvRecord { line, time: "t".into(), moment, rx: 0, tx: None }
         };
         let mut order = RowOrder::new(None);
-        order.take(at(2, 10));
+        order.push(at(2, 10));
         order.bad(3, "bad".to_owned());
         assert_eq!(order.pop(), None, "or a run that is stopped here would go on behind the first row");
-        order.take(at(4, 20));
+        order.push(at(4, 20));
         order.bad(5, "bad".to_owned());
-        order.take(at(6, 30));
+        order.push(at(6, 30));
         let lines: Vec<u64> = std::iter::from_fn(|| order.pop()).map(|outcome| outcome.line()).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6]);
         let mut order = RowOrder::new(None);
-        order.take(at(2, 10));
+        order.push(at(2, 10));
         (3..100).for_each(|line| order.bad(line, "bad".to_owned()));
         assert!(order.pop().is_some(), "not for ever");
     }
@@ -331,7 +331,7 @@ mod tests {
             let mut order = RowOrder::new(interval.map(Duration::from_secs));
             for (at, second) in seconds.iter().enumerate() {
                 let moment = RowTime::Exact(Duration::from_secs(*second));
-                order.take(CsvRecord { line: at as u64, time: "t".into(), moment, rx: 0, tx: None });
+                order.push(CsvRecord { line: at as u64, time: "t".into(), moment, rx: 0, tx: None });
             }
             order.end();
             let outcomes: Vec<RowOutcome> = std::iter::from_fn(|| order.pop()).collect();

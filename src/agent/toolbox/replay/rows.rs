@@ -108,7 +108,7 @@ impl ReplayRows {
     fn read(&mut self) -> Result<(), RowError> {
         match self.csv.next() {
             Ok(Some(record)) => match self.series.fitting(&record) {
-                Ok(()) => self.order.take(record),
+                Ok(()) => self.order.push(record),
                 Err(reason) => self.order.bad(record.line, reason),
             },
             Ok(None) => {
@@ -134,7 +134,7 @@ impl CounterSeries {
     fn fitting(&self, record: &CsvRecord) -> Result<(), String> {
         let highest = record.rx.max(record.tx.unwrap_or_default());
         if self.meaning == Meaning::Counter(CounterBits::B32) && highest > u64::from(u32::MAX) {
-            return Err(format!("{highest} is more than a counter of 32 bits shows; leave out --counter-bits"));
+            return Err(format!("{highest} exceeds a 32-bit counter; leave out --counter-bits"));
         }
         Ok(())
     }
@@ -222,13 +222,13 @@ fn delta(recorded: &Recorded, spacing: Duration) -> Option<ByteDelta> {
 
 struct Stdin(Arc<AtomicBool>);
 
-const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let stdin = io::stdin();
         while !self.0.load(Ordering::Relaxed) {
-            match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&LOOK_EVERY)) {
+            match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL_INTERVAL)) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(rustix::io::read(&stdin, &mut *buffer)?),
                 Err(error) => return Err(error.into()),
@@ -383,7 +383,7 @@ mod tests {
         let csv = Csv::from_reader(text, "in.csv".to_owned(), &dialect());
         let mut rows = ReplayRows::new(csv.unwrap(), Meaning::Counter(CounterBits::B32), None, "eth0");
         let Err(RowError::Bad { line: 2, reason }) = rows.next() else { panic!("it was taken") };
-        assert!(reason.starts_with("in.csv:2: 4294967296 is more than"), "{reason}");
+        assert!(reason.starts_with("in.csv:2: 4294967296 exceeds"), "{reason}");
     }
 
     #[test]

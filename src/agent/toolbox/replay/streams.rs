@@ -70,7 +70,7 @@ impl Streams {
         self.samples.is_some()
     }
 
-    pub(crate) fn pass(&mut self, line: u64) {
+    pub(crate) fn skip_line(&mut self, line: u64) {
         self.next_line = self.next_line.max(line + 1);
     }
 
@@ -107,7 +107,7 @@ impl Stream {
         sent_before: bool,
     ) -> Result<(), Failure> {
         if sent_before {
-            return self.sender.pass(new_events);
+            return self.sender.skip_delivered(new_events);
         }
         if !new_events.is_empty() {
             self.undelivered.add(at, line, self.sender.oldest_pending());

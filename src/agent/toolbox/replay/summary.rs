@@ -121,7 +121,7 @@ impl Summary {
         sinks::print_record(format, columns, values)
     }
 
-    pub(crate) fn words(&self, delivered: &Delivered) -> String {
+    pub(crate) fn line(&self, delivered: &Delivered) -> String {
         let Delivered { events, samples, .. } = delivered;
         let sent = |delivery: &Delivery, noun: &str| {
             let Delivery { events, delivered, failed, .. } = delivery;
@@ -139,7 +139,7 @@ impl Summary {
         )
     }
 
-    pub(crate) fn judged(&self, file: &str) -> Result<(), Failure> {
+    pub(crate) fn check_rows(&self, file: &str) -> Result<(), Failure> {
         let all = self.rows + self.bad_rows;
         match (self.rows, self.bad_rows) {
             (0, 0) => Err(Failure::failed(format!("{file} has no rows"))),

@@ -22,7 +22,7 @@ impl<'a> BreachCounts<'a> {
         }
     }
 
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { interface, raise_at, raised, open } = self;
         match (raised, open) {
             (0, _) => format!("{interface} stayed below {raise_at}: no breach; lower --limit, or generate traffic"),
@@ -38,10 +38,9 @@ mod tests {
 
     #[test]
     fn what_a_link_did_is_said() {
-        let words =
-            |raised, open| BreachCounts { raised, open, ..BreachCounts::new("lo", "8.0 Mbit/s".into()) }.words();
-        assert!(words(0, 0).starts_with("lo stayed below 8.0 Mbit/s: no breach"));
-        assert_eq!(words(1, 0), "lo exceeded 8.0 Mbit/s: 1 breach");
-        assert_eq!(words(3, 1), "lo exceeded 8.0 Mbit/s: 3 breaches, 1 of them still open");
+        let line = |raised, open| BreachCounts { raised, open, ..BreachCounts::new("lo", "8.0 Mbit/s".into()) }.line();
+        assert!(line(0, 0).starts_with("lo stayed below 8.0 Mbit/s: no breach"));
+        assert_eq!(line(1, 0), "lo exceeded 8.0 Mbit/s: 1 breach");
+        assert_eq!(line(3, 1), "lo exceeded 8.0 Mbit/s: 3 breaches, 1 of them still open");
     }
 }

@@ -14,7 +14,7 @@ use smol_str::format_smolstr;
 
 pub(crate) use self::breach_counts::BreachCounts;
 pub(crate) use self::pace::Pace;
-use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, SimulatedLink, World, activity};
+use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, Scenario, SimulatedLink, activity};
 use crate::agent::counters::Reading;
 use crate::agent::detector::limit::{Level, Limit};
 use crate::agent::detector::{Detections, Detector};
@@ -34,7 +34,7 @@ const START_S: u64 = 60;
 
 pub struct Fleet {
     agents: Vec<SimulatedAgent>,
-    world: World,
+    scenario: Scenario,
     due: BinaryHeap<Reverse<(u64, usize)>>,
     reading: Reading,
     detections: Detections,
@@ -115,7 +115,7 @@ impl Fleet {
     pub fn new(numbers: std::ops::Range<u32>, shape: FleetShape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let longest = |time: fn(&Limit) -> Duration| limits.iter().map(time).max().unwrap_or_default().as_secs();
         let update_s = limits.iter().map(|limit| limit.update_every).min().unwrap_or_default().as_secs();
-        let world = World {
+        let scenario = Scenario {
             start,
             between_s: shape.schedule.between_s,
             rise_s: longest(|limit| limit.hold),
@@ -124,10 +124,10 @@ impl Fleet {
             reads_all: limits.iter().any(|limit| sees_quiet_links(limit) || limit.clear_hold.as_secs() > LONGEST_S),
         };
         let agents: Vec<SimulatedAgent> =
-            numbers.map(|number| SimulatedAgent::new(number, shape, limits, &world)).collect();
+            numbers.map(|number| SimulatedAgent::new(number, shape, limits, &scenario)).collect();
         let due = agents.iter().enumerate().map(|(index, agent)| Reverse((agent.due(), index))).collect();
         let (reading, detections) = Default::default();
-        Self { agents, world, due, reading, detections }
+        Self { agents, scenario, due, reading, detections }
     }
 
     pub fn next_at(&self) -> Duration {
@@ -136,11 +136,11 @@ impl Fleet {
 
     pub fn tick(&mut self, new_events: &mut Vec<NewEvent>) {
         let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
-        let Self { agents, world, due, reading, detections } = self;
+        let Self { agents, scenario, due, reading, detections } = self;
         while let Some(mut next) = due.peek_mut().filter(|next| next.0.0 == now) {
             let Reverse((second, index)) = &mut *next;
             let agent = &mut agents[*index];
-            agent.read(world, now, reading, detections, new_events);
+            agent.read(scenario, now, reading, detections, new_events);
             *second = agent.due();
         }
     }
@@ -154,15 +154,15 @@ fn sees_quiet_links(limit: &Limit) -> bool {
 }
 
 impl SimulatedAgent {
-    fn new(number: u32, shape: FleetShape, limits: &[Limit], world: &World) -> Self {
+    fn new(number: u32, shape: FleetShape, limits: &[Limit], scenario: &Scenario) -> Self {
         let mut rng = fastrand::Rng::with_seed(shape.seed ^ (u64::from(number) << 32));
         let start = rng.u64(0..START_S);
         let phase = TimeDelta::milliseconds(rng.i64(0..1_000));
-        let links =
-            (0..shape.interfaces).map(|link| SimulatedLink::new((link, shape.interfaces), rng.u64(..), world, start));
+        let links = (0..shape.interfaces)
+            .map(|link| SimulatedLink::new((link, shape.interfaces), rng.u64(..), scenario, start));
         let stamp = Stamp {
             agent: format_smolstr!("sim-{number:06}"),
-            observed_at: world.start,
+            observed_at: scenario.start,
             boot_id: String::new(),
             monotonic_ms: 0,
             clock_synced: Some(true),
@@ -172,7 +172,7 @@ impl SimulatedAgent {
             // Runs must not reuse breach ids, so these are not seeded.
             detector: Detector::new(limits.to_vec(), INTERVAL, random()),
             stamp,
-            start: world.start + phase,
+            start: scenario.start + phase,
             starts_at: Some(start),
         }
     }
@@ -183,7 +183,7 @@ impl SimulatedAgent {
 
     fn read(
         &mut self,
-        world: &World,
+        scenario: &Scenario,
         now: u64,
         reading: &mut Reading,
         detections: &mut Detections,
@@ -195,7 +195,7 @@ impl SimulatedAgent {
         self.stamp.observed_at = self.start + TimeDelta::seconds(now.cast_signed());
         self.stamp.monotonic_ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
         if self.starts_at.take().is_none() {
-            self.links.iter_mut().filter(|link| link.due <= now).for_each(|link| link.read(world, now, reading));
+            self.links.iter_mut().filter(|link| link.due <= now).for_each(|link| link.read(scenario, now, reading));
         } else {
             self.links.iter().for_each(|link| link.appear(reading));
         }

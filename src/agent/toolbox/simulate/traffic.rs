@@ -43,7 +43,7 @@ fn activity_at(timestamp: i64) -> f64 {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct World {
+pub(super) struct Scenario {
     pub(super) start: DateTime<Utc>,
     pub(super) between_s: f64,
     /// Seconds from a burst's begin to its breach, between updates, and from its end to the clearing.
@@ -53,7 +53,7 @@ pub(super) struct World {
     pub(super) reads_all: bool,
 }
 
-impl World {
+impl Scenario {
     fn activity(&self, second: u64) -> f64 {
         activity_at(self.start.timestamp() + second.cast_signed())
     }
@@ -89,7 +89,7 @@ pub(super) struct SimulatedLink {
 }
 
 impl SimulatedLink {
-    pub(super) fn new((number, links): (u32, u32), seed: u64, world: &World, now: u64) -> Self {
+    pub(super) fn new((number, links): (u32, u32), seed: u64, scenario: &Scenario, now: u64) -> Self {
         let incident = Incident { start: 0, end: 0, kind: IncidentKind::Outage };
         let mut link = Self {
             rng: fastrand::Rng::with_seed(seed),
@@ -104,7 +104,7 @@ impl SimulatedLink {
             is_gone: false,
             due: now,
         };
-        link.draw_incident(world, now);
+        link.draw_incident(scenario, now);
         link
     }
 
@@ -113,41 +113,41 @@ impl SimulatedLink {
         reading.counters.push(self.counters());
     }
 
-    pub(super) fn read(&mut self, world: &World, now: u64, reading: &mut Reading) {
+    pub(super) fn read(&mut self, scenario: &Scenario, now: u64, reading: &mut Reading) {
         let Incident { start, end, kind } = self.incident;
         if kind == IncidentKind::Outage && now >= start {
             if now >= end {
                 self.come_back(now, reading);
-                self.draw_incident(world, now);
+                self.draw_incident(scenario, now);
             } else {
                 reading.changes.push(LinkChange::Removed(self.ifindex, RemoveReason::Gone));
                 (self.is_gone, self.due) = (true, end);
             }
             return;
         }
-        self.count(world, now);
+        self.count(scenario, now);
         reading.counters.push(self.counters());
-        if kind != IncidentKind::Outage && now >= end + world.settle_s {
-            self.draw_incident(world, now);
+        if kind != IncidentKind::Outage && now >= end + scenario.settle_s {
+            self.draw_incident(scenario, now);
         } else {
-            self.due = self.next_reading(world, now);
+            self.due = self.next_reading(scenario, now);
         }
     }
 
     /// Returns the next second in which a reading matters: a rise, an update, a reset, the end, the clearing.
-    fn next_reading(&self, world: &World, now: u64) -> u64 {
+    fn next_reading(&self, scenario: &Scenario, now: u64) -> u64 {
         let Incident { start, end, kind } = self.incident;
-        if world.reads_all {
+        if scenario.reads_all {
             return now + 1;
         }
         if kind == IncidentKind::Outage || now < start {
             return start;
         }
-        let raised = start + world.rise_s;
-        let next = if now < raised { now + 1 } else { now + world.update_s - (now - raised) % world.update_s };
+        let raised = start + scenario.rise_s;
+        let next = if now < raised { now + 1 } else { now + scenario.update_s - (now - raised) % scenario.update_s };
         let around_reset = self.reset_at.filter(|second| now + 1 < second + RESET_READINGS);
         let around_reset = around_reset.map_or(next, |second| second.max(now + 1));
-        [around_reset, end, end + world.settle_s].into_iter().filter(|second| *second > now).fold(next, u64::min)
+        [around_reset, end, end + scenario.settle_s].into_iter().filter(|second| *second > now).fold(next, u64::min)
     }
 
     fn come_back(&mut self, now: u64, reading: &mut Reading) {
@@ -156,11 +156,11 @@ impl SimulatedLink {
         self.appear(reading);
     }
 
-    fn draw_incident(&mut self, world: &World, now: u64) {
+    fn draw_incident(&mut self, scenario: &Scenario, now: u64) {
         let mut start = (now + PAUSE_S) as f64;
         loop {
-            start -= world.between_s * (1.0 - self.rng.f64()).ln();
-            if self.rng.f64() < world.activity(start as u64) {
+            start -= scenario.between_s * (1.0 - self.rng.f64()).ln();
+            if self.rng.f64() < scenario.activity(start as u64) {
                 break;
             }
         }
@@ -173,7 +173,7 @@ impl SimulatedLink {
         let resets = self.number % 4 == 2 && self.rng.u8(0..6) == 0;
         self.reset_at = resets.then_some(start + length / 2);
         self.incident = Incident { start, end: start + length, kind };
-        self.due = self.next_reading(world, now);
+        self.due = self.next_reading(scenario, now);
     }
 
     fn draw_kind(&mut self) -> IncidentKind {
@@ -184,7 +184,7 @@ impl SimulatedLink {
         if self.rng.u8(0..3) == 0 { IncidentKind::Sent { bps } } else { IncidentKind::Received { bps } }
     }
 
-    fn count(&mut self, world: &World, now: u64) {
+    fn count(&mut self, scenario: &Scenario, now: u64) {
         let Incident { start, end, kind } = self.incident;
         while self.counted < now {
             let from = self.counted;
@@ -193,7 +193,7 @@ impl SimulatedLink {
             }
             let turns = [start, end, self.reset_at.unwrap_or(now)];
             let to = turns.into_iter().filter(|turn| *turn > from).fold(now, u64::min);
-            let quiet = self.quiet_bps(world, from);
+            let quiet = self.quiet_bps(scenario, from);
             let bursts = (start..end).contains(&from);
             let (rx, tx) = match kind {
                 IncidentKind::Received { bps } if bursts => (bps, bps * ANSWERS),
@@ -207,9 +207,9 @@ impl SimulatedLink {
         }
     }
 
-    fn quiet_bps(&mut self, world: &World, second: u64) -> f64 {
+    fn quiet_bps(&mut self, scenario: &Scenario, second: u64) -> f64 {
         let noise = 1.0 + NOISE * (2.0 * self.rng.f64() - 1.0);
-        BUSY_HOUR_BPS * world.activity(second) * noise
+        BUSY_HOUR_BPS * scenario.activity(second) * noise
     }
 
     fn counters(&self) -> Counters {

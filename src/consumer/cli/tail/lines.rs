@@ -24,9 +24,9 @@ pub(super) enum Time {
 }
 
 enum TailSink {
-    People(Box<dyn Write>),
+    Text(Box<dyn Write>),
     Raw(Box<dyn Write>),
-    Programs(Box<Rows<Box<dyn Write>>>),
+    Rows(Box<Rows<Box<dyn Write>>>),
 }
 
 const COLUMNS: &[&str] = &[
@@ -54,8 +54,8 @@ impl Lines {
     pub(super) fn new(topic: &str, format: OutputFormat, raw: bool, time: Time, out: Box<dyn Write>) -> Self {
         let sink = match format {
             _ if raw => TailSink::Raw(out),
-            OutputFormat::Table => TailSink::People(out),
-            OutputFormat::Json | OutputFormat::Csv => TailSink::Programs(Box::new(Rows::new(format, COLUMNS, out))),
+            OutputFormat::Table => TailSink::Text(out),
+            OutputFormat::Json | OutputFormat::Csv => TailSink::Rows(Box::new(Rows::new(format, COLUMNS, out))),
         };
         Self { topic: topic.to_owned(), sink, time }
     }
@@ -66,22 +66,22 @@ impl Lines {
                 out.write_all(record.payload.as_deref().unwrap_or_default())?;
                 out.write_all(b"\n")
             }
-            TailSink::People(out) => line(out, &self.topic, self.time, partition, record),
-            TailSink::Programs(rows) => rows.push(row(&self.topic, partition, record)),
+            TailSink::Text(out) => line(out, &self.topic, self.time, partition, record),
+            TailSink::Rows(rows) => rows.push(row(&self.topic, partition, record)),
         }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            TailSink::Raw(out) | TailSink::People(out) => out.flush(),
-            TailSink::Programs(rows) => rows.flush(),
+            TailSink::Raw(out) | TailSink::Text(out) => out.flush(),
+            TailSink::Rows(rows) => rows.flush(),
         }
     }
 
     pub(super) fn end(self) -> io::Result<()> {
         match self.sink {
-            TailSink::Raw(mut out) | TailSink::People(mut out) => out.flush(),
-            TailSink::Programs(rows) => rows.end(),
+            TailSink::Raw(mut out) | TailSink::Text(mut out) => out.flush(),
+            TailSink::Rows(rows) => rows.end(),
         }
     }
 }
@@ -123,7 +123,7 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
             let agent = if *key == *event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
-            let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
+            let words = format!("{agent}{}: {}", event.id.seq, describe(event, record.raw.as_deref()));
             writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", escape_control(kind), escape_control(&words))
         }
         Err(error) => {
@@ -149,7 +149,7 @@ fn style(body: &Body) -> Style {
     }
 }
 
-fn words(event: &Event, raw: Option<&str>) -> String {
+fn describe(event: &Event, raw: Option<&str>) -> String {
     match &event.body {
         Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
             of_breach(breach, &why(&event.body))

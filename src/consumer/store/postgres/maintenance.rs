@@ -247,7 +247,7 @@ impl Round<'_> {
         }
     }
 
-    /// Detaches and drops what has expired. A table that a session uses does not keep others from it.
+    /// Detaches and drops expired partitions. One in use holds back only those of its own table.
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         self.drop_detached(maintained)?;
         let mut transaction = self.client.transaction()?;

@@ -24,7 +24,9 @@ use postgres::{Client, Error, Row as SqlRow, ToStatement};
 
 use self::session::PostgresSession;
 use self::transaction::dead_letter_columns;
-use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
+use super::{
+    Applied, DeadLetterKey, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply,
+};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
@@ -188,7 +190,7 @@ impl Store for Postgres {
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
+        letters: &[DeadLetterKey],
         reason: &str,
         _now: DateTime<Utc>,
     ) -> Result<u64, StoreError> {

@@ -22,7 +22,7 @@ const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// New partitions of a table per hour for times outside of the retention: a wrong clock must not fill the catalog.
+/// New partitions of a table per hour for times outside the retention period: a wrong clock must not fill the catalog.
 const OUTSIDE_MAX: i64 = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Partitions {
         let (from, to) = self.free_period(table, time, table.width(self.width));
         let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
         let outside = to <= Retained::of(table).before(&self.retention, now) || from > now + TimeDelta::days(32);
-        if outside && table.is_limited_outside() && made_outside(transaction, table)? >= OUTSIDE_MAX {
+        if outside && table.is_limited_outside() && count_recent_outside(transaction, table)? >= OUTSIDE_MAX {
             return Ok(false);
         }
         let mut name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;
@@ -210,7 +210,7 @@ fn unpartitioned(row: &Row<'_>, why: &str) -> UnpartitionedRow {
 
 fn too_many_outside(row: &Row<'_>) -> String {
     format!(
-        "{OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} right?",
+        "{OUTSIDE_MAX} were created in the last hour for times outside the retention period; is the clock of {} right?",
         row.event.stamp.agent
     )
 }
@@ -232,7 +232,7 @@ fn warn_of_clocks(rows: &[Row<'_>], outside: &[UnpartitionedRow]) {
     agents.dedup();
     for agent in agents {
         log::error!(
-            "PostgreSQL: {agent} sends too many events with times outside of the retention, which become dead letters: is its \
+            "PostgreSQL: {agent} sends too many events with times outside the retention period, which become dead letters: is its \
              clock right?"
         );
     }
@@ -257,7 +257,7 @@ fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Er
     Ok(free)
 }
 
-fn made_outside(transaction: &mut Transaction<'_>, table: Table) -> Result<i64, Error> {
+fn count_recent_outside(transaction: &mut Transaction<'_>, table: Table) -> Result<i64, Error> {
     let made = "SELECT count(*) FROM partition_notes n JOIN pg_inherits i ON i.inhrelid = to_regclass(quote_ident(n.partition))
                 WHERE i.inhparent = $1::text::regclass AND n.outside AND n.made_at > now() - interval '1 hour'";
     Ok(transaction.query_one(made, &[&table.name()])?.get(0))

@@ -8,8 +8,8 @@ use crate::consumer::store::StoreError;
 /// Other sessions of a pool may come in between, and hide it for a while.
 const ROUNDS: usize = 5;
 
-/// Refuses a pooler. Two sessions of a server have a process each, and keep it. Those of a pooler share one or change theirs, in
-/// whatever order it hands them out: they are asked in turn, and the second one twice.
+/// Refuses a pooler in transaction mode. Two sessions of a server, or of a pool in session mode, keep a backend each; those of such a
+/// pooler share or change theirs, in any order: they are asked in turn, and the second one twice.
 pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
     let mut first = address.connect(application)?;
     let of_first = backend(&mut first)?;

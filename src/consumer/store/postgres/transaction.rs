@@ -14,12 +14,12 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, UnpartitionedRow};
 use crate::consumer::store::rows::{
-    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, OffsetRanges,
-    RangeChanges, Rank, Row, SeriesRanges, TouchedHour,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, RangeChanges,
+    Rank, Row, SeriesRanges, TouchedHour,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
-use crate::consumer::store::{StoreError, TotalKey};
+use crate::consumer::store::{DeadLetterKey, OffsetRanges, StoreError, TotalKey};
 use crate::message::Epoch;
 use crate::process::failpoints;
 
@@ -386,15 +386,15 @@ impl apply::Transaction for PostgresTransaction<'_> {
     fn lock_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
-    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
+        letters: &[DeadLetterKey],
+    ) -> Result<HashSet<DeadLetterKey>, AttemptError> {
         let (partitions, generations, offsets) = dead_letter_columns(letters);
         let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         let there = self.inner.query(&self.sql.lock_dead_letters, &parameters)?;
         Ok(there.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     }
 
-    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterKey]) -> Result<(), AttemptError> {
         let (partitions, generations, offsets) = dead_letter_columns(letters);
         let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         self.inner.execute(&self.sql.delete_dead_letters, &parameters)?;
@@ -406,7 +406,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 }
 
-pub(super) fn dead_letter_columns(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
+pub(super) fn dead_letter_columns(letters: &[DeadLetterKey]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
     let partitions = column(letters, |(partition, ..)| *partition);
     let generations = column(letters, |(_, generation, _)| *generation);
     (partitions, generations, column(letters, |(.., offset)| *offset))

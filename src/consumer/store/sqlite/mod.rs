@@ -13,7 +13,9 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
-use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
+use super::{
+    Applied, DeadLetterKey, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply,
+};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 use crate::process::clock::{Clock as _, SystemClock};
@@ -108,7 +110,7 @@ fn applied_version(connection: &Connection) -> Result<usize, StoreError> {
     }
 }
 
-fn taken_of_ours(connection: &Connection) -> Result<usize, StoreError> {
+fn own_version(connection: &Connection) -> Result<usize, StoreError> {
     let applied = applied_version(connection)?;
     let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table')";
     if applied == 0 && connection.query_row(has_tables, [], |row| row.get(0))? {
@@ -129,13 +131,22 @@ fn open_existing(path: &Path, busy: Duration) -> Result<Option<Connection>, Stor
     Ok((applied_version(&connection)? >= MIGRATIONS.len()).then_some(connection))
 }
 
+/// Refuses a path for which SQLite would report an I/O error.
+fn refuse_directory(path: &Path) -> Result<(), String> {
+    match path.is_dir() {
+        true => Err(format!("{} is a directory; name a file in it in store.url", path.display())),
+        false => Ok(()),
+    }
+}
+
 fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result<Connection, StoreError> {
+    refuse_directory(path).map_err(StoreError::Misconfigured)?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     // A file that is refused is not changed: the settings would convert it.
-    let look = connection.transaction()?;
-    taken_of_ours(&look)?;
-    drop(look);
+    let reading = connection.transaction()?;
+    own_version(&reading)?;
+    drop(reading);
     connection.execute_batch(SETTINGS)?;
     let migrated = migrate(&mut connection, silent_after, progress);
     progress.set_migration(None);
@@ -146,7 +157,7 @@ fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result
 /// Brings tables and settings up to date in one transaction. Its commit counts as a part of the last migration.
 fn migrate(connection: &mut Connection, silent_after: Duration, progress: &StoreProgress) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let applied = taken_of_ours(&transaction)?;
+    let applied = own_version(&transaction)?;
     for (number, step) in (1..).zip(MIGRATIONS).skip(applied) {
         progress.set_migration(Some(format!("v{number}")));
         std::thread::sleep(failpoints::duration("migration-s", Duration::ZERO));
@@ -258,7 +269,7 @@ impl Store for Sqlite {
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
+        letters: &[DeadLetterKey],
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<u64, StoreError> {

@@ -11,15 +11,15 @@ use rusqlite::{
 
 use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
-use crate::consumer::store::StoreError;
 use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, UnpartitionedRow};
 use crate::consumer::store::rows::{
-    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, OffsetRanges,
-    RangeChanges, Rank, Row, SeriesRanges, TouchedHour,
+    self, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LatestBreach, LatestBreaches, LossRow, RangeChanges,
+    Rank, Row, SeriesRanges, TouchedHour,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
+use crate::consumer::store::{DeadLetterKey, OffsetRanges, StoreError};
 use crate::message::fields::FieldValue;
 use crate::message::{Epoch, Event, LinkRates};
 
@@ -364,8 +364,8 @@ impl apply::Transaction for SqliteTransaction<'_> {
     fn lock_dead_letters(
         &mut self,
         topic: &TopicId,
-        letters: &[(i32, i32, i64)],
-    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
+        letters: &[DeadLetterKey],
+    ) -> Result<HashSet<DeadLetterKey>, AttemptError> {
         let mut there = self.inner.prepare(&format!("SELECT 1 FROM {ONE_DEAD_LETTER} AND dropped_at IS NULL"))?;
         let mut found = HashSet::new();
         for letter in letters {
@@ -377,7 +377,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         Ok(found)
     }
 
-    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterKey]) -> Result<(), AttemptError> {
         let mut delete = self.inner.prepare(&format!("DELETE FROM {ONE_DEAD_LETTER}"))?;
         for (partition, generation, offset) in letters {
             delete.execute(params![topic.cluster, topic.name, partition, generation, offset])?;
