@@ -14,12 +14,12 @@ use super::errors::{closed_at_once, explained, missing_right, refusal};
 #[derive(Debug, Default)]
 pub struct Reports {
     brokers: String,
-    reads: Option<Reads>,
+    reads: Option<ConsumerAccess>,
     reported: Mutex<Reported>,
 }
 
 #[derive(Debug)]
-struct Reads {
+struct ConsumerAccess {
     group: String,
     group_right: &'static str,
     topics: Vec<String>,
@@ -43,7 +43,7 @@ impl Reports {
 
     /// Makes the reports of a consumer, which needs `Read` on its group to join it, and `Describe` to ask for its offsets.
     pub fn of_consumer(brokers: &str, (group, group_right): (&str, &'static str), topics: &[String]) -> Self {
-        let reads = Reads { group: group.to_owned(), group_right, topics: topics.to_vec() };
+        let reads = ConsumerAccess { group: group.to_owned(), group_right, topics: topics.to_vec() };
         Self { reads: Some(reads), ..Self::new(brokers) }
     }
 
@@ -73,7 +73,7 @@ impl Reports {
     }
 }
 
-impl Reads {
+impl ConsumerAccess {
     fn refused(&self, reason: &str) -> Vec<&str> {
         let is_named = |topic: &&str| reason.split_ascii_whitespace().any(|word| word.trim_end_matches(':') == *topic);
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
@@ -93,7 +93,7 @@ impl ClientContext for Reports {
         let mut reported = self.lock();
         match (code, &self.reads) {
             _ if refused.is_some() => reported.refused = refused,
-            (RDKafkaErrorCode::GroupAuthorizationFailed, Some(Reads { group, group_right, .. })) => {
+            (RDKafkaErrorCode::GroupAuthorizationFailed, Some(ConsumerAccess { group, group_right, .. })) => {
                 reported.refused_group = Some(format!("{code}: {}", missing_right(group_right, "group", &[group])));
             }
             (RDKafkaErrorCode::TopicAuthorizationFailed, Some(reads)) => {
@@ -108,7 +108,8 @@ impl ClientContext for Reports {
             self.lock().error = Some((RDKafkaErrorCode::BrokerTransportFailure, reason));
         }
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            // Fatal errors are reported where they are handled.
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical if facility != "FATAL" => {
                 log::error!("librdkafka: {facility} {line}");
             }
             _ => log::debug!("librdkafka: {facility} {line}"),

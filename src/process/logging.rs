@@ -11,10 +11,10 @@ use rustix::fs::fstat;
 use crate::text::escape_control;
 
 pub fn start(default: LevelFilter) {
-    let mut builder = Builder::from_env(
-        Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
-    );
-    if goes_to_the_journal() {
+    // Errors of rdkafka that matter are returned too; its own lines say of a fenced client that it could not leave its group.
+    let filter = format!("{default},rdkafka=off,refinery_core=warn,tokio_postgres=warn");
+    let mut builder = Builder::from_env(Env::default().default_filter_or(filter));
+    if stderr_is_journald() {
         // The number is syslog's priority (sd-daemon(3)), for `journalctl -p warning`.
         builder.format(|out, record| {
             let priority = match record.level() {
@@ -41,7 +41,7 @@ pub fn start(default: LevelFilter) {
 }
 
 /// Compares standard error with systemd's: a process with a redirection inherits the variable too (systemd.exec(5)).
-fn goes_to_the_journal() -> bool {
+fn stderr_is_journald() -> bool {
     let Ok(stream) = fstat(io::stderr()) else { return false };
     let named = std::env::var_os("JOURNAL_STREAM");
     named.is_some_and(|named| names_stream(&named, stream.st_dev, stream.st_ino))

@@ -141,14 +141,17 @@ fn instance_twice() {
         // A dead letter would count as declared, not as lost.
         assert_eq!(outcome.declared, 0, "all events are rows");
         first.signal("TERM");
-        assert!(first.wait().success(), "it went on by itself to its orderly end: {}", first.log());
+        let (success, log) = (first.wait().success(), first.log());
+        assert!(success, "it went on by itself to its orderly end: {log}");
+        let lines = log.lines().filter(|line| line.contains(" ERROR ")).all(|line| line.ends_with("; reconnecting"));
+        assert!(lines, "a line a fencing: {log}");
         outcome
     });
 }
 
 /// Waits until this consumer has logged so many times that it was fenced, and goes on by itself.
 fn until_fenced(running: &Running, times: usize) {
-    const LINE: &str = " fenced by other consumer with same group.instance.id; reconnecting";
+    const LINE: &str = " fenced by other consumer with same group.instance.id; give each consumer an `instance` of its own; reconnecting";
     until(&format!("the consumer was fenced {times} times"), || {
         (running.log().matches(LINE).count() >= times).then_some(())
     });

@@ -18,6 +18,8 @@ struct PendingReports(BTreeMap<u8, Polled>);
 const UNASSIGNED_MAX: Duration = Duration::from_secs(45);
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 const CONNECT_POLL: Duration = Duration::from_millis(100);
+/// Twice the longest pause, since two members with one `group.instance.id` fence each other after each other's pause.
+const STABLE: Duration = Duration::from_secs(120);
 
 pub(super) struct Member {
     pub(super) source: Source,
@@ -31,6 +33,7 @@ pub(super) struct Member {
     /// Throttle of missing topics alone: news of the others does not end it.
     missing: LogThrottle,
     backoff: Backoff,
+    joined: Duration,
 }
 
 impl Member {
@@ -44,6 +47,7 @@ impl Member {
             throttle: LogThrottle::default(),
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
+            joined: Duration::ZERO,
         })
     }
 
@@ -112,7 +116,8 @@ impl Member {
     }
 
     pub(super) fn log_unknown_topic(&self, now: Duration) {
-        let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
+        let missing =
+            (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err().map(String::from));
         for line in missing.filter_map(|error| self.missing.admit(&error, now)) {
             log::warn!("Kafka: {line}");
         }
@@ -124,7 +129,6 @@ impl Member {
     }
 
     pub(super) fn recovered(&mut self) {
-        self.backoff.reset();
         self.refused = None;
         if self.throttle.clear() {
             log::info!("Kafka: reading again");
@@ -166,6 +170,9 @@ impl Member {
     pub(super) fn renew(&mut self, settings: &Settings, liveness: &Liveness<'_>, why: &str) {
         log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();
+        if liveness.now().saturating_sub(self.joined) >= STABLE {
+            self.backoff.reset();
+        }
         loop {
             let until = liveness.now() + self.backoff.pause();
             while liveness.now() < until {
@@ -176,7 +183,10 @@ impl Member {
             }
             let now = liveness.step("connecting to Kafka");
             match source(settings) {
-                Ok(source) => return self.replace(source),
+                Ok(source) => {
+                    self.joined = now;
+                    return self.replace(source);
+                }
                 Err(error) => self.log(&error.to_string(), now),
             }
         }
