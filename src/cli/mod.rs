@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 
 use crate::config::{self, ConfigError, Layers, environment};
@@ -72,7 +73,7 @@ pub(crate) fn layers(
         Some(_) => None,
         None => Some(given.unwrap_or(Path::new(usual))),
     };
-    Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
+    Ok(Layers::read(path, environment()?, keys)?.with_flags(flags))
 }
 
 /// Returns the usual file if no other is given and it does not exist. One that exists and cannot be read is an error.
@@ -100,14 +101,24 @@ pub(crate) fn time_zone(text: &str) -> Result<jiff::tz::TimeZone, String> {
     })
 }
 
+/// Parses and runs a command line; `not_everywhere` names commands that a smaller build lacks.
 pub(crate) fn main<C: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
+    not_everywhere: &[&str],
     run: impl FnOnce(C) -> Result<(), Failure>,
 ) -> ExitCode {
     failpoints::begin();
     match C::try_parse_from(arguments) {
         Ok(cli) => report(run(cli)),
-        Err(error) => {
+        Err(mut error) => {
+            if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+                && not_everywhere.contains(&command.as_str())
+            {
+                let tip = format!(
+                    "`{command}` is not in this build, which is for gateways; a build with the feature `toolbox` has it"
+                );
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
             // clap's own codes: 0 for --help and --version, 2 for usage. A closed pipe is ignored.
             let _ = error.print();
             ExitCode::from(error.exit_code() as u8)

@@ -132,7 +132,8 @@ pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
     let (key, value) = (key.trim(), value.split('#').next().unwrap_or_default().trim());
     let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     let is_bare = value.starts_with(|c: char| c.is_alphanumeric()) && !value.contains(['"', '\'']);
-    (is_key && is_bare).then(|| format!("{key}: write it in quotes: \"{value}\""))
+    // Not shown: a URL's password may be in it.
+    (is_key && is_bare).then(|| format!("{key}: write its value in quotes: {key} = \"…\""))
 }
 
 fn value_at<'a, 'text>(table: &'a DeTable<'text>, offset: usize) -> Option<(String, &'a DeValue<'text>)> {

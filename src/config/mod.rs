@@ -8,8 +8,10 @@ mod kubernetes;
 pub(crate) mod testing;
 mod topics;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -149,7 +151,10 @@ impl Layers {
             Some(path) => match std::fs::read_to_string(path) {
                 Ok(text) => Some((path.to_owned(), text)),
                 Err(e) => {
-                    let message = format!("cannot be read: {e}; name another file with --config");
+                    let message = match e.kind() {
+                        ErrorKind::InvalidData => NOT_UTF8.to_owned(),
+                        _ => format!("cannot be read: {e}; name another file with --config"),
+                    };
                     return Err(ConfigError { place: path.display().to_string(), message });
                 }
             },
@@ -159,7 +164,8 @@ impl Layers {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
             if known.contains(&&*key) {
-                overrides.push(Override { name, key, value: Value::String(value) });
+                // A line end comes along from the file that a variable was made of.
+                overrides.push(Override { name, key, value: Value::String(value.trim().to_owned()) });
             } else if !all.contains(&&*key) && !kubernetes::sets(&name) {
                 let message = match nearest(&key, known.iter().copied()) {
                     Some(near) => format!("no such key; did you mean {ENV_PREFIX}{}?", variable(near)),
@@ -174,7 +180,7 @@ impl Layers {
     pub fn with_flags(mut self, flags: &[(&str, &str, &Option<String>)]) -> Self {
         for (flag, key, value) in flags {
             if let Some(value) = value {
-                self.set(flag, key, Value::String(value.clone()));
+                self.set(flag, key, Value::String(value.trim().to_owned()));
             }
         }
         self
@@ -220,6 +226,15 @@ impl Layers {
         let keys = keys(&[AGENT_KEYS, CONSUMER_KEYS]).into_iter().filter(|key| key.ends_with("_file"));
         let named = keys.filter_map(value).filter(|name| name.contains('/')).map(PathBuf::from);
         Ok(self.file.iter().map(|(path, _)| path.clone()).chain(named).collect())
+    }
+
+    /// Returns the file, if it sets `key` and no variable or flag does.
+    pub fn file_that_sets(&self, key: &str) -> Option<&Path> {
+        let (path, text) = self.file.as_ref()?;
+        let is_overridden = self.overrides.iter().any(|set| set.key == key);
+        let is_set =
+            |table: Table| key.split('.').try_fold(&Value::Table(table), |value, part| value.get(part)).is_some();
+        (!is_overridden && text.parse().is_ok_and(is_set)).then_some(path)
     }
 
     fn merged(&self) -> Result<Table, ConfigError> {
@@ -268,9 +283,20 @@ impl Layers {
     }
 }
 
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// Returns the variables with our prefix; fails if one is not UTF-8.
+pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes()));
+    let text = |(name, value): (OsString, OsString)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (name, _) => {
+            let place = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+            Err(ConfigError { place, message: "is not UTF-8".to_owned() })
+        }
+    };
+    ours.map(text).collect()
 }
+
+const NOT_UTF8: &str = "is not UTF-8; save it as UTF-8";
 
 /// File of a secret, read each time the secret is needed, so that a rotated one is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,9 +313,14 @@ impl SecretFile {
 
     /// Reads the secret without the line end that editors add. Errors name the file, never its content.
     pub fn read(&self) -> Result<String, String> {
+        let wrong = |problem: &str| Err(format!("{} {problem}", self.0.display()));
         match std::fs::read_to_string(&self.0) {
-            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(e) => Err(format!("{} cannot be read: {e}; check its owner and mode", self.0.display())),
+            Ok(text) => match text.trim_end_matches(['\n', '\r']) {
+                "" => wrong("is empty"),
+                secret => Ok(secret.to_owned()),
+            },
+            Err(e) if e.kind() == ErrorKind::InvalidData => wrong(NOT_UTF8),
+            Err(e) => wrong(&format!("cannot be read: {e}; check its owner and mode")),
         }
     }
 

@@ -30,12 +30,12 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
 /// A build of the agent alone, as for gateways, lacks the command that creates topics.
 const HAS_TOOLBOX: bool = cfg!(any(feature = "toolbox", not(feature = "agent")));
 
-/// Explains a missing topic, with the command that creates it: by its usual name, with all others that are needed.
+/// Explains a missing topic, with the command that creates it; for a usual name, that creates all others too.
 pub fn missing_topic(name: &str, brokers: &str) -> String {
     missing(name, &topics_command(name, brokers), HAS_TOOLBOX)
 }
 
-/// Explains a missing topic of histograms, which has to be compacted: `topics` finds out by the name.
+/// Explains a missing topic of histograms: the command names it as such, so that it is created compacted.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
     let is_usual = name == TopicRole::Histograms.spec().usual;
     let environment = if is_usual { String::new() } else { format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ") };
@@ -178,9 +178,30 @@ pub fn not_created(error: &KafkaError) -> String {
         KafkaError::ClientConfig(result, _, name, _) => {
             format!("kafka.properties: `{name}` {}", property_error(*result))
         }
-        KafkaError::ClientCreation(reason) => format!("librdkafka refuses the configuration: {reason}"),
+        KafkaError::ClientCreation(reason) => {
+            unusable_file(reason).unwrap_or_else(|| format!("librdkafka refuses the configuration: {reason}"))
+        }
         other => other.to_string(),
     }
+}
+
+/// Explains an error such as `ssl.key.location failed: ssl/ssl_rsa.c:428:… error:0A080009:SSL routines::PEM lib`.
+fn unusable_file(reason: &str) -> Option<String> {
+    let certificates = "it has to hold certificates in PEM, which begin with -----BEGIN CERTIFICATE-----";
+    let [ca, certificate, key] = [
+        ("ssl.ca.location", "ca_file", certificates),
+        ("ssl.certificate.location", "certificate_file", certificates),
+        (
+            "ssl.key.location",
+            "key_file",
+            "it has to be the key of kafka.tls.certificate_file, in PEM; kafka.tls.key_password_file opens one that is encrypted",
+        ),
+    ];
+    let (rest, (_, name, remedy)) = [ca, certificate, key]
+        .into_iter()
+        .find_map(|file| Some((reason.split_once(&format!("{} failed: ", file.0))?.1, file)))?;
+    let cause = rest.rsplit("::").next().unwrap_or(rest);
+    Some(format!("kafka.tls.{name} cannot be used ({cause}): {remedy}"))
 }
 
 pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {

@@ -25,7 +25,7 @@ mod time;
 mod values;
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Write};
 
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
@@ -192,19 +192,30 @@ const SOURCE: &str = "/highwater/";
 fn source(agent: &str) -> SmolStr {
     let mut encoded = SmolStrBuilder::new();
     encoded.push_str(SOURCE);
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    if agent.bytes().all(unreserved) {
+    if agent.bytes().all(is_unreserved) {
         encoded.push_str(agent);
         return encoded.finish();
     }
-    for byte in agent.bytes() {
-        if unreserved(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to memory does not fail");
-        }
-    }
+    encode(agent, &mut encoded).expect("writing to memory does not fail");
     encoded.finish()
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn encode(text: &str, encoded: &mut impl Write) -> fmt::Result {
+    text.bytes().try_for_each(|byte| match is_unreserved(byte) {
+        true => encoded.write_char(char::from(byte)),
+        false => write!(encoded, "%{byte:02X}"),
+    })
+}
+
+#[cfg(feature = "consumer")]
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    encode(text, &mut encoded).expect("writing to memory does not fail");
+    encoded
 }
 
 #[cfg(feature = "consumer")]

@@ -85,13 +85,15 @@ enum Command {
     Check(check::AgentCheck),
 }
 
+const TOOLBOX_COMMANDS: &[&str] = &["topics", "simulate", "replay"];
+
 /// Returns the command line, for man pages and completions.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    cli::main(arguments, |cli: Cli| cli.command.run())
+    cli::main(arguments, TOOLBOX_COMMANDS, |cli: Cli| cli.command.run())
 }
 
 impl Command {

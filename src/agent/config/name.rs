@@ -62,7 +62,10 @@ pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.len() > AGENT_BYTES_MAX {
         return Err(format!("has {} bytes; a name has 1 to {AGENT_BYTES_MAX}", name.len()));
     }
-    if name.contains('\0') { Err("contains a NUL, which no database stores".to_owned()) } else { Ok(()) }
+    match name.contains(char::is_control) {
+        true => Err("contains a control character, such as a line end".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// Derives a name by a hash, since a machine's id is confidential (machine-id(5)).

@@ -179,7 +179,7 @@ fn a_wrong_type_or_unit_names_the_key_and_shows_the_right_form() {
     for (text, says) in [
         ("interval = 5", "agent.toml:1: interval: write it as \"5s\""),
         ("interval = '5'", "agent.toml:1: interval: `5` has no unit; write it as \"5s\""),
-        ("interval = 5s", "agent.toml:1: interval: write it in quotes: \"5s\""),
+        ("interval = 5s", "agent.toml:1: interval: write its value in quotes: interval = \"…\""),
         ("interval = -1", "agent.toml:1: interval: write it as \"5s\" or \"2m\""),
         ("interval = ''", "agent.toml:1: interval: is empty; write it as"),
         ("agent = 5", "agent.toml:1: agent: write it in quotes: \"5\""),
@@ -192,7 +192,7 @@ fn a_wrong_type_or_unit_names_the_key_and_shows_the_right_form() {
             "[[limit]]\nraise_at = 80",
             "agent.toml:2: limit.raise_at: write it with its unit, as in \"80 Mbit/s\" or \"80%\"",
         ),
-        ("[[limit]]\nraise_at = 80%", "agent.toml:2: raise_at: write it in quotes: \"80%\""),
+        ("[[limit]]\nraise_at = 80%", "agent.toml:2: raise_at: write its value in quotes: raise_at = \"…\""),
         ("[[limit]]\nraise_at = ''", "agent.toml:2: limit.raise_at: an empty text is not a bit rate"),
         ("[[limit]]\ninterface = ['eth0', 'eth1']", "agent.toml:2: limit.interface: takes one pattern, with `*`"),
         ("[interfaces]\ninclude = 5", "agent.toml:2: interfaces.include: takes a list, as in [\"one\", \"two\"]"),

@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt as _;
+
 use clap::Args;
 
 use super::common::{Common, SERVICE_USER};
@@ -52,6 +54,14 @@ impl ConsumerCheck {
         output::print(&format!("{settings}\n"))?;
         let mut report = CheckReport::default();
         report.add(&valid_configuration(self.common.absent_file()))?;
+        let with_password = layers.file_that_sets("store.url").filter(|_| settings.store.holds_password());
+        if let Some(file) = with_password.filter(|file| file.metadata().is_ok_and(|about| about.mode() & 0o4 != 0)) {
+            let file = file.display();
+            let text = format!(
+                "everybody may read {file}, and the password in it: chmod o-r {file}, or set store.password_file"
+            );
+            report.add(&Finding::warning("configuration", text))?;
+        }
         if self.common.is_of_service() {
             let files = [layers.named_files().map_err(Failure::config)?, settings.store.files()].concat();
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;

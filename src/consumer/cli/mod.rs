@@ -114,7 +114,7 @@ pub fn command() -> clap::Command {
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    cli::main(arguments, |cli: Cli| cli.command.run())
+    cli::main(arguments, &[], |cli: Cli| cli.command.run())
 }
 
 impl Command {

@@ -90,7 +90,7 @@ fn sqlite_file(path: &str) -> Result<&Path, String> {
     let (file, parameters) = path.split_once('?').unwrap_or((path, ""));
     let below = file.trim_start_matches('/');
     let wrong = match file {
-        "" | "/" | "//" => "names no file; write it as \"sqlite:/var/lib/highwater/highwater.db\"".to_owned(),
+        "" | "/" | "//" => "names no file; write it as \"sqlite:/var/lib/highwater-consumer/highwater.db\"".to_owned(),
         _ if file.starts_with(":memory:") || file == "file::memory:" => {
             "keeps nothing: a database in memory ends with the program, and no other one sees it; name a file: \"sqlite:highwater.db\""
                 .to_owned()

@@ -9,7 +9,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::tls::{PostgresTls, Verify};
 use crate::config::SecretFile;
-use crate::wire::percent_decoded;
+use crate::wire::{percent_decoded, percent_encoded};
 
 #[derive(Clone)]
 pub(in crate::consumer::store) struct Address {
@@ -17,7 +17,13 @@ pub(in crate::consumer::store) struct Address {
     password: Option<SecretFile>,
     tls: Option<PostgresTls>,
     schema: Option<String>,
+    /// Query of the URL, without what could be a secret.
+    parameters: String,
 }
+
+/// Parameters that hold no secret.
+const SHOWN: [&str; 7] =
+    ["sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs", "connect_timeout", "load_balance_hosts"];
 
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -55,7 +61,12 @@ impl Address {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES);
         let password = if config.get_password().is_some() { None } else { password };
-        Ok(Self { config, password, tls, schema: schema.map(str::to_owned) })
+        let (_, query) = url.split_at(query_begin(url));
+        let is_shown = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| SHOWN.contains(&name));
+        let shown: Vec<&str> = query.trim_start_matches('?').split('&').filter(is_shown).collect();
+        let question = if shown.is_empty() { "" } else { "?" };
+        let parameters = format!("{question}{}", shown.join("&"));
+        Ok(Self { config, password, tls, schema: schema.map(str::to_owned), parameters })
     }
 
     pub(in crate::consumer::store) fn holds_password(&self) -> bool {
@@ -116,20 +127,21 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("postgres://")?;
         if let Some(user) = self.config.get_user() {
-            write!(f, "{user}@")?;
+            write!(f, "{}@", percent_encoded(user))?;
         }
         for (index, host) in self.config.get_hosts().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             match host {
+                Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]")?,
                 Host::Tcp(name) => write!(f, "{comma}{name}")?,
                 #[cfg(unix)]
-                Host::Unix(path) => write!(f, "{comma}{}", path.display())?,
+                Host::Unix(path) => write!(f, "{comma}{}", percent_encoded(&path.to_string_lossy()))?,
             }
             if let Some(port) = self.config.get_ports().get(index).or(self.config.get_ports().first()) {
                 write!(f, ":{port}")?;
             }
         }
-        write!(f, "/{}", self.login().database)
+        write!(f, "/{}{}", percent_encoded(&self.login().database), self.parameters)
     }
 }
 
@@ -142,10 +154,18 @@ fn not_understood(error: &postgres::Error) -> String {
     }
 }
 
+/// Returns where `?` begins the parameters, as libpq finds it: not in a password.
+fn query_begin(url: &str) -> usize {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let path = url[authority..].find('/').map_or(url.len(), |at| authority + at);
+    let host = url[authority..path].rfind('@').map_or(authority, |at| authority + at);
+    url[host..].find('?').map_or(url.len(), |at| host + at)
+}
+
 fn split_tls_parameters(url: &str) -> Result<(String, Vec<(String, String)>), String> {
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
+    let (base, query) = url.split_at(query_begin(url));
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    for pair in query.trim_start_matches('?').split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword"), value)) => {
                 let value = percent_decoded(value).ok_or_else(|| format!("`{value}` is not percent-encoded text"))?;
@@ -219,6 +239,27 @@ mod tests {
         }
         let shown = Address::parse("postgres://u:s3cret@h:5433/d", None, None).unwrap();
         assert_eq!(format!("{shown} {shown:?}"), "postgres://u@h:5433/d postgres://u@h:5433/d");
+        let strange = Address::parse("postgres://u:a?b@localhost/d?sslmode=prefer", None, None).unwrap();
+        assert_eq!(strange.config.get_password(), Some(&b"a?b"[..]));
+    }
+
+    #[test]
+    fn what_is_shown_is_a_url_again() {
+        for (url, shown) in [
+            ("postgres://u:s3cret@[::1]:5433/d", "postgres://u@[::1]:5433/d"),
+            ("postgres://rep%20u%40x:s3cret@h/my%20d", "postgres://rep%20u%40x@h:5432/my%20d"),
+            ("postgres:///d?host=/run/postgresql&user=u", "postgres://u@%2Frun%2Fpostgresql/d"),
+            (
+                "postgres://u@a:1,b:2/d?sslmode=require&sslpassword=s3cret&target_session_attrs=read-write",
+                "postgres://u@a:1,b:2/d?sslmode=require&target_session_attrs=read-write",
+            ),
+        ] {
+            let address = Address::parse(url, None, None).unwrap();
+            assert_eq!(address.to_string(), shown);
+            let again = Address::parse(shown, None, None).unwrap();
+            assert_eq!(again.to_string(), shown, "{url}");
+            assert_eq!(again.config.get_hosts(), address.config.get_hosts(), "{url}");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn line_of_copy(context: &str) -> Option<usize> {
     digits.parse::<usize>().ok()?.checked_sub(1)
 }
 
-fn tls_remedy(text: &str) -> Option<&'static str> {
+fn connection_remedy(text: &str) -> Option<&'static str> {
     if text.contains("certificate verify failed") {
         Some(
             "check that sslrootcert signed the server's certificate, and that this bears the server's name and has not expired",
@@ -80,6 +80,8 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
         Some("the server does not accept our certificate: check sslcert and sslkey")
     } else if text.contains("server does not support TLS") {
         Some("set ssl = on there, or another sslmode")
+    } else if text.contains("password missing") {
+        Some("the server asks for a password: name a file that holds it in store.password_file")
     } else {
         None
     }
@@ -108,6 +110,10 @@ fn remedy_of_connecting(code: &str, is_for_role: bool, Login { role, database }:
         "28P01" => {
             format!("check the password: store.password_file, or in store.url; a missing role is created {make}")
         }
+        "53300" => format!(
+            "end sessions that are idle, or raise the limit that is reached: max_connections of the server, or the CONNECTION LIMIT of \
+             role {role} or database {database}"
+        ),
         _ => return None,
     })
 }
@@ -175,7 +181,7 @@ impl From<ConnectError> for StoreError {
             ConnectError::Local(message) => Self::Misconfigured(message),
             ConnectError::Server(error, _) if error.as_db_error().is_none() => {
                 let text = chain(&error);
-                match tls_remedy(&text) {
+                match connection_remedy(&text) {
                     Some(remedy) => Self::Misconfigured(format!("PostgreSQL: {text}: {remedy}")),
                     None => Self::Unavailable(format!("PostgreSQL: {text}")),
                 }

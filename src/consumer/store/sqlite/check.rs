@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::reader::open;
+use super::refuse_directory;
 use crate::process::checks::{Finding, disk_space, may_write};
 use crate::units::ByteCount;
 
@@ -32,6 +33,7 @@ pub(in crate::consumer::store) fn check(path: &Path) -> Vec<Finding> {
 
 fn may_write_file(path: &Path) -> Result<(), String> {
     use rustix::fs::{Access, access};
+    refuse_directory(path)?;
     let allowed = access(path, Access::READ_OK | Access::WRITE_OK);
     allowed.map_err(|error| format!("cannot write to {}: {}", path.display(), std::io::Error::from(error)))
 }

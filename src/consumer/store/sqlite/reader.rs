@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
-use super::{BUSY, MIGRATIONS, applied_version, text};
+use super::{BUSY, MIGRATIONS, applied_version, refuse_directory, text};
 use crate::cli::output::Value;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
@@ -36,6 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
             "{shown}: no such database; set store.url to the consumer's, or let `highwater-consumer run` create it"
         )));
     }
+    refuse_directory(path).map_err(StoreError::Misconfigured)?;
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
     let applied = applied_version(&connection)?;
