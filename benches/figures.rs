@@ -27,8 +27,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use support::agent::{Agent, until};
 use support::certificates::{Authority, write_file};
-use support::consumer::{Consumer, Database, Postgres, Running};
+use support::consumer::{Consumer, Running};
 use support::events::{link_rates, noon};
+use support::postgres::{Database, Postgres};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
 use support::questions::{QUESTIONS, RatesFill, fill};
@@ -160,7 +161,7 @@ fn ticks() {
 /// What flushes of five events cost on an open connection to one broker.
 fn flush() {
     let proxy = Proxy::new("");
-    let Some((kafka, _directory)) = Kafka::behind("figures", &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind("figures", &proxy) else { return };
     let topic = kafka.topic("flush", 1);
     let mut publishing = Publishing::new(&proxy.address(), &topic, &[]);
     publishing.add(FLUSH_EVENTS);
@@ -259,13 +260,13 @@ fn flushes_of_rates(kafka: &Kafka, link: &Veth, proxy: &Proxy, topic: &str, id: 
     let count = |names: [&str; 2]| names.map(|name| link.statistic(name)).iter().sum::<u64>() as f64;
     let now = || {
         let (bytes, packets) = (count(["rx_bytes", "tx_bytes"]), count(["rx_packets", "tx_packets"]));
-        [bytes, packets, kafka.end(topic) as f64, written_bytes(id)]
+        [bytes, packets, kafka.end_offset(topic) as f64, written_bytes(id)]
     };
     let mut flushes: Vec<[f64; 4]> = Vec::new();
     let mut before = None;
     while flushes.len() < ROUNDS {
         let end = before.map_or(0.0, |before: [f64; 4]| before[2]);
-        until("a flush, and the end of its connection", || (kafka.end(topic) as f64 > end).then_some(()));
+        until("a flush, and the end of its connection", || (kafka.end_offset(topic) as f64 > end).then_some(()));
         until("the connection is closed", || (proxy.open() == 0).then_some(()));
         // The last packets of a connection follow its end.
         std::thread::sleep(Duration::from_secs(1));

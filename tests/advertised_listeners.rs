@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::support::agent::{self, Agent, until};
 use crate::support::certificates::write_file;
 use crate::support::consumer;
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
 
@@ -87,7 +87,7 @@ fn the_agent_and_its_status_name_it_too() {
     let Some((kafka, _home)) = kafka("advertised_listeners::the_agent_and_its_status_name_it_too") else { return };
     let topic = kafka.topic("advertised", 1);
     for (listener, named) in LISTENERS {
-        let mut agent = Agent::new(&busy(&kafka.listener(listener), &topic));
+        let mut agent = Agent::new(&busy_config(&kafka.listener(listener), &topic));
         let running = agent.start(&[]);
         until("the agent's log", || is_explained(&running.log(), named).then_some(()));
         for format in ["table", "json"] {

@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::support::agent::{self, Agent, until};
 use crate::support::events::updated;
 use crate::support::netns::skip;
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
+use crate::support::process::under;
 use crate::support::services::Kafka;
 
 /// Asserts that each number from 1 to `accepted` of one epoch arrived, in order but for what was sent again; and nothing else.
@@ -35,7 +36,7 @@ fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
 
 #[test]
 fn a_state_directory_that_others_may_open_is_warned_of() {
-    let mut agent = Agent::new(&busy("127.0.0.1:9", "t"));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", "t"));
     std::fs::create_dir(agent.state_dir()).unwrap();
     for (mode, is_open) in [(0o755, true), (0o750, false)] {
         std::fs::set_permissions(agent.state_dir(), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -88,13 +89,13 @@ fn a_broker_that_comes_late_gets_everything() {
     let topic = kafka.topic("late", 1);
     // A port on which nothing listens yet.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut agent = Agent::new(&busy(&format!("127.0.0.1:{port}"), &topic));
+    let mut agent = Agent::new(&busy_config(&format!("127.0.0.1:{port}"), &topic));
     let mut running = agent.start(&[]);
     running.until("cannot reach Kafka, the events stay in the journal");
     std::thread::sleep(Duration::from_secs(3));
     let away = running.log().matches("cannot reach Kafka").count();
     assert!(away <= 3, "said at a sane rate, not {away} times");
-    agent.configure(&busy(&kafka.address, &topic));
+    agent.configure(&busy_config(&kafka.address, &topic));
     running.signal("TERM");
     assert_eq!(running.wait().code(), Some(1));
     assert!(running.log().contains("0 events delivered"), "{}", running.log());
@@ -116,9 +117,9 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     // Room for any event alone, and for no batch of what waits.
     // Room for a declaration of many losses, and for none of the large events.
     kafka.alter(&topic, "max.message.bytes=20000");
-    let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", &topic));
     agent.run(&["--for", "4s"]);
-    agent.configure(&busy(&kafka.address, &topic));
+    agent.configure(&busy_config(&kafka.address, &topic));
     let log = agent.run(&["--for", "3s"]);
     assert!(log.contains(" 0 left in the journal") && !log.contains("declared lost"), "{log}");
     let (epoch, accepted) = agent.accepted();
@@ -126,13 +127,13 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     arrived_whole(&kafka.events(&topic), &epoch, accepted);
 }
 
-/// Configuration of `busy`, with as many events that are larger by so many bytes.
+/// Configuration of [`busy_config`], with as many events that are larger by so many bytes.
 fn mixed(brokers: &str, topic: &str, larger: usize, properties: &str) -> String {
     let name = "x".repeat(larger);
     let large =
         format!("[[limit]]\nname = '{name}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n");
     let properties = format!("[kafka.properties]\n'compression.type' = 'none'\n{properties}\n");
-    busy(brokers, topic).replace("[flush]", &format!("{large}[flush]")) + &properties
+    busy_config(brokers, topic).replace("[flush]", &format!("{large}[flush]")) + &properties
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
     agent.run(&["--for", "1s"]);
     let (epoch, _) = agent.accepted();
     let plain = "[kafka.properties]\n'compression.type' = 'none'\n"; // else a name of one letter takes no room
-    agent.configure(&(busy(&kafka.address, &topic) + plain));
+    agent.configure(&(busy_config(&kafka.address, &topic) + plain));
     let mut running = agent.start(&[]);
     running.until("it is declared lost");
     running.until(" delivered to");
@@ -198,10 +199,10 @@ fn a_wrong_broker_is_mended_by_reading_the_configuration_again() {
     let test = "agent_journal::a_wrong_broker_is_mended_by_reading_the_configuration_again";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("mended", 1);
-    let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", &topic));
     let mut running = agent.start(&[]);
     running.until("cannot reach Kafka, the events stay in the journal");
-    agent.configure(&busy(&kafka.address, &topic));
+    agent.configure(&busy_config(&kafka.address, &topic));
     running.signal("HUP");
     running.until(" delivered to");
     running.signal("TERM");
@@ -264,13 +265,13 @@ fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
 #[test]
 fn an_unknown_topic_loses_nothing_and_is_said() {
     let Some(kafka) = Kafka::or_skip("agent_journal::an_unknown_topic_loses_nothing_and_is_said") else { return };
-    let mut agent = Agent::new(&busy(&kafka.address, "nobody-made-this-topic"));
+    let mut agent = Agent::new(&busy_config(&kafka.address, "nobody-made-this-topic"));
     let mut running = agent.start(&[]);
     running.until(&kafka.missing("nobody-made-this-topic"));
     running.signal("TERM");
     assert_eq!(running.wait().code(), Some(1));
     let topic = kafka.topic("made", 1);
-    agent.configure(&busy(&kafka.address, &topic));
+    agent.configure(&busy_config(&kafka.address, &topic));
     agent.run(&["--for", "1s"]);
     let (epoch, accepted) = agent.accepted();
     arrived_whole(&kafka.events(&topic), &epoch, accepted);
@@ -280,7 +281,7 @@ fn an_unknown_topic_loses_nothing_and_is_said() {
 fn an_open_breach_goes_on_after_a_kill() {
     let Some(kafka) = Kafka::or_skip("agent_journal::an_open_breach_goes_on_after_a_kill") else { return };
     let topic = kafka.topic("resume", 1);
-    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    let mut agent = Agent::new(&busy_config(&kafka.address, &topic));
     let running = agent.start(&[]);
     running.until("bandwidth exceeded on syn0 rx");
     running.kill();
@@ -301,21 +302,13 @@ fn a_state_directory_of_another_user_is_named_with_its_owner() {
         skip(test, "needs setpriv, and to be root");
         return;
     }
-    let mut agent = Agent::new(&busy("127.0.0.1:9", "nowhere"));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", "nowhere"));
     agent.run(&["--for", "1ms"]);
     let state = agent.state_dir();
     for (mode, blamed) in [(0o700, state.clone()), (0o755, state.join("agent.lock"))] {
         fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
         fs::set_permissions(state.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = std::process::Command::new("setpriv");
-        let program = agent::command();
-        command.args(["--reuid=65534", "--clear-groups"]).arg(program.get_program());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let command = under(&["setpriv", "--reuid=65534", "--clear-groups"], &agent::command());
         let running = agent.start_as(command, &[]);
         running.until("events are kept in memory");
         let said = format!(
@@ -333,13 +326,13 @@ fn another_name_leaves_no_breach_open_and_no_number_missing() {
     let test = "agent_journal::another_name_leaves_no_breach_open_and_no_number_missing";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("renamed", 1);
-    let config = busy("127.0.0.1:9", &topic);
+    let config = busy_config("127.0.0.1:9", &topic);
     let mut agent = Agent::new(&config.replace("'gw'", "'localhost'"));
     let running = agent.start(&[]);
     running.until("bandwidth exceeded on syn0 rx");
     running.kill();
     let (old_epoch, _) = agent.accepted();
-    agent.configure(&busy(&kafka.address, &topic));
+    agent.configure(&busy_config(&kafka.address, &topic));
     let log = agent.run(&["--for", "1s"]);
     assert!(log.contains("the agent was renamed from localhost to gw: a new epoch begins"), "{log}");
     let (epoch, accepted) = agent.accepted();
@@ -357,7 +350,7 @@ fn another_name_leaves_no_breach_open_and_no_number_missing() {
 
 #[test]
 fn an_agent_tells_how_many_events_were_lost() {
-    let mut flood = busy("127.0.0.1:9", "nowhere") + "[journal]\nmax_size = '16MiB'\n";
+    let mut flood = busy_config("127.0.0.1:9", "nowhere") + "[journal]\nmax_size = '16MiB'\n";
     for number in 0..30 {
         flood += &format!(
             "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"

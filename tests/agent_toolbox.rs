@@ -8,8 +8,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
-use crate::support::failpoints::under;
 use crate::support::process::output_of;
+use crate::support::process::under;
 use crate::support::services::Kafka;
 use crate::support::veth::send;
 

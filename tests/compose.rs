@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::consumer::Database;
 use crate::support::netns::skip;
+use crate::support::postgres::Database;
 use crate::support::process::{Running, Spawned, is_installed, output_of};
 use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::{agent, consumer};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Postgres, ROWS_AND_EVENTS, command, once_each};
+use crate::support::consumer::{Consumer, command};
 use crate::support::events::{produce, produce_raw, produce_to, updated, updates_of_agents};
 use crate::support::failpoints;
+use crate::support::postgres::{Postgres, ROWS_AND_EVENTS, once_each};
 use crate::support::services::{Cluster, Kafka, kafka_and_postgres};
 
 #[test]
@@ -17,7 +18,7 @@ fn until_the_end_and_no_further() {
     let (topic, database) = (kafka.topic("end", 3), postgres.database("end"));
     produce(&kafka.address, &topic, &updates_of_agents(5, 1..=200));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let (printed, log) = consumer.until_end();
+    let (printed, log) = consumer.run_until_end();
     assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(1_000), "{log}");
     assert_eq!(printed.lines().count(), 1_000);
     let said = format!("{topic}: stored 1000 events, 0 dead letters");
@@ -25,13 +26,13 @@ fn until_the_end_and_no_further() {
     let line = printed.lines().next().unwrap();
     assert!(line.starts_with(&format!("{topic} ")) && line.contains("\"kind\":\"breach_updated\""), "{line}");
     // Again: there is nothing more to do, and nothing is printed.
-    let (printed, log) = consumer.until_end();
+    let (printed, log) = consumer.run_until_end();
     assert_eq!(printed, "");
     let said = format!("{topic}: stored 0 events, 0 dead letters");
     assert!(log.lines().last().is_some_and(|line| line.ends_with(&said)), "{log}");
     // An empty topic is at its end.
     let empty = kafka.topic("empty", 2);
-    Consumer::new(&kafka.address, &empty, &database.url).until_end();
+    Consumer::new(&kafka.address, &empty, &database.url).run_until_end();
 }
 
 #[test]
@@ -42,9 +43,9 @@ fn sqlite_is_enough() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("h.db");
     let mut consumer = Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display()));
-    consumer.until_end();
+    consumer.run_until_end();
     produce(&kafka.address, &topic, &updates_of_agents(4, 501..=505));
-    consumer.until_end();
+    consumer.run_until_end();
     let connection = rusqlite::Connection::open(file).unwrap();
     let count: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 2_020);
@@ -75,10 +76,10 @@ fn what_kafka_dropped_is_written_down() {
     let (topic, database) = (kafka.topic("dropped", 1), postgres.database("dropped"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
-    consumer.until_end();
+    consumer.run_until_end();
     produce(&kafka.address, &topic, &updates_of_agents(1, 11..=40));
     kafka.delete_records(&topic, 0, 25);
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "(10,24)", "{log}");
     assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(25));
     assert!(log.contains("Kafka deleted offsets 10 to 24"), "{log}");
@@ -109,7 +110,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     let mut consumer = Consumer::new(brokers, &topic, &database.url);
     let bounds = "'receive.message.max.bytes' = 4194816\n'fetch.max.bytes' = 4194304";
     consumer.set("[kafka.properties]", bounds);
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT agent, count(*) FROM events GROUP BY 1"), "(a,5) (b,10)", "{log}");
     let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
     assert_eq!(
@@ -132,7 +133,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     );
     // None of that is done again.
     produce_to(brokers, &topic, 0, plain("a", 6, 6));
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(16)", "{log}");
     assert!(!log.contains("cannot be unpacked"), "{log}");
 }
@@ -158,7 +159,7 @@ fn a_damaged_batch_is_a_gap_and_what_follows_is_stored() {
         rows.push(format!("({agent},\"{{1,2,{}}}\")", 3 + size));
         gaps.push(format!("({partition},2,{},unreadable)", 1 + size));
     }
-    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert_eq!(
         database.ask("SELECT agent, array_agg(seq ORDER BY seq) FROM events GROUP BY agent"),
         rows.join(" "),
@@ -175,14 +176,14 @@ fn a_partition_whose_broker_is_away_holds_up_no_other() {
     let test = "consumer_kafka::a_partition_whose_broker_is_away_holds_up_no_other";
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some(cluster) = Cluster::of_three(test) else { return };
-    let (topic, database) = (cluster.kafka.unreplicated("apart", 3), postgres.database("apart"));
+    let (topic, database) = (cluster.kafka.create_unreplicated("apart", 3), postgres.database("apart"));
     let send = |partition: i32, seqs: std::ops::RangeInclusive<u64>| {
         let payloads = seqs.map(|seq| wire::to_json(&updated(&format!("gw-{partition}"), seq)));
         produce_to(&cluster.kafka.address, &topic, partition, payloads);
     };
     (0..3).for_each(|partition| send(partition, 1..=5));
     let mut consumer = Consumer::new(&cluster.kafka.address, &topic, &database.url);
-    consumer.until_end();
+    consumer.run_until_end();
     let away = cluster.leader_of((&topic, 1), 1);
     away.kill();
     send(0, 6..=9);
@@ -211,7 +212,7 @@ fn a_healthy_consumer_logs_no_error() {
             let event = updated(&format!("gw-{partition}"), round + 1);
             produce_to(&kafka.address, &topic, partition, [wire::to_json(&event)]);
         }
-        let (_, log) = consumer.until_end();
+        let (_, log) = consumer.run_until_end();
         assert!(!log.contains("ERROR") && !log.contains("WARN") && !log.contains("librdkafka"), "{log}");
     }
     assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(9));
@@ -228,11 +229,11 @@ fn the_database_knows_better_than_kafka_where_to_go_on() {
     };
     let (topic, database) = (kafka.topic("truth", 1), postgres.database("truth"));
     produce(&kafka.address, &topic, &updates_of_agents(1, 1..=10));
-    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     // A database restored from before the last four.
     let mut client = database.client();
     client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next_offset = 6").unwrap();
-    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert_eq!(database.ask(ROWS_AND_EVENTS), once_each(10));
 }
 
@@ -249,7 +250,7 @@ fn a_steady_stream_starves_no_chore() {
     produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"no event".to_vec())], None);
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.append("[retention]\ndead_letters = '1d'\n");
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");
     database.client().batch_execute("UPDATE dead_letters SET stored_at = now() - interval '2 days'").unwrap();
 

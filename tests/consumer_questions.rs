@@ -6,7 +6,8 @@ use highwater::consumer::store::StoreUrl;
 use postgres::GenericClient;
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres, command};
+use crate::support::consumer::command;
+use crate::support::postgres::{Database, Postgres};
 use crate::support::process::until;
 use crate::support::questions::{QUESTIONS, RatesFill, fill};
 use crate::support::stores::{store_options, topic_id};

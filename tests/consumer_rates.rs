@@ -15,10 +15,11 @@ use highwater::message::histogram::{Bin, RateHistogram};
 use highwater::message::{Body, Direction, Event, Lifecycle, LinkRates};
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{
     HUGE_HISTOGRAM, event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
 };
+use crate::support::postgres::Postgres;
 use crate::support::services::kafka_and_postgres;
 use crate::support::stores::{StoreDatabase, insert_checkpoint, store_options, topic_id};
 
@@ -126,7 +127,7 @@ macro_rules! on_both {
         mod postgres {
             $(#[test] fn $name() {
                 let test = concat!("consumer_rates::postgres::", stringify!($name));
-                let Some(postgres) = crate::support::consumer::Postgres::or_skip(test) else { return };
+                let Some(postgres) = crate::support::postgres::Postgres::or_skip(test) else { return };
                 super::$name(&mut super::RatesFixture::postgres(&postgres));
             })*
         }
@@ -686,7 +687,7 @@ fn a_topic_of_rates_that_is_missing_holds_nothing_up() {
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.append(&format!("[topics]\nrates = '{missing}'\n"));
     produce(&kafka.address, &topic, &[updated("gw", 1)]);
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(1)", "{log}");
     assert!(log.lines().last().is_some_and(|line| line.contains(&format!("{topic}: stored 1 event"))), "{log}");
     let running = consumer.start(&[]);
@@ -718,12 +719,15 @@ fn an_hour_is_published_at_most_once_in_an_interval() {
             database.until("SELECT count(published_version) FROM histograms", "(4)");
         }
     }
-    assert_eq!(kafka.end(&published), 4);
+    assert_eq!(kafka.end_offset(&published), 4);
     assert_eq!(database.ask("SELECT count(*) FROM unpublished_hours"), "(4)");
     running.kill();
     // The end of a run is no reason to wait.
-    consumer.until_end();
-    assert_eq!((kafka.end(&published), database.ask("SELECT count(*) FROM unpublished_hours")), (8, "(0)".into()));
+    consumer.run_until_end();
+    assert_eq!(
+        (kafka.end_offset(&published), database.ask("SELECT count(*) FROM unpublished_hours")),
+        (8, "(0)".into())
+    );
 }
 
 /// Without the topic of histograms, and with messages that are none.

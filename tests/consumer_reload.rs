@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use crate::support::consumer::{Consumer, ROWS_AND_EVENTS};
+use crate::support::consumer::Consumer;
 use crate::support::events::{produce, sample, updated};
+use crate::support::postgres::ROWS_AND_EVENTS;
 use crate::support::services::kafka_and_postgres;
 
 #[test]

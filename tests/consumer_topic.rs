@@ -16,10 +16,11 @@ use serde_json::json;
 
 use crate::consumer_commands::{TEXT_SETTINGS, fields};
 use crate::support::agent;
-use crate::support::consumer::{Consumer, Postgres, command};
+use crate::support::consumer::{Consumer, command};
 use crate::support::events::{
     Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated, updates,
 };
+use crate::support::postgres::Postgres;
 use crate::support::process::{Spawned, output_of, texts_of};
 use crate::support::services::{Kafka, kafka_and_postgres};
 
@@ -146,7 +147,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         assert_eq!(code, 69, "nothing was ever stored: {err}");
         produce(&kafka.address, &topic, &updates(1..=30));
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
-        consumer.until_end();
+        consumer.run_until_end();
         let all = |rows: &[serde_json::Value]| {
             fields(rows, &["kafka_partition", "begin_offset", "end_offset", "committed_offset", "next_offset", "lag"])
         };
@@ -171,7 +172,7 @@ fn no_setting_of_a_server_changes_what_lag_prints() {
     let Some((kafka, postgres)) = kafka_and_postgres(test) else { return };
     let (topic, database) = (kafka.topic("lag-settings", 1), postgres.database("lag_settings"));
     produce(&kafka.address, &topic, &updates(1..=5));
-    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     let printed = || {
         ["table", "json", "csv"].map(|format| {
             let mut command = command_on(&kafka, &topic, &["lag", "--format", format]);
@@ -197,7 +198,7 @@ fn a_new_database_with_an_old_group_has_all_of_the_topic() {
     let directory = tempfile::tempdir().unwrap();
     for database in ["first", "second", "second"] {
         let file = directory.path().join(format!("{database}.db"));
-        Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display())).until_end();
+        Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display())).run_until_end();
         let connection = rusqlite::Connection::open(file).unwrap();
         let count: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
         assert_eq!(count, 10, "{database}");
@@ -214,16 +215,16 @@ fn what_a_start_leaves_out_is_written_down() {
     kafka.delete_records(&topic, 0, 5);
     let gaps = "SELECT first_offset, last_offset, cause FROM kafka_gaps";
     let database = postgres.database("earliest");
-    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert_eq!(database.ask(gaps), "(0,4,expired_before_start)");
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(15)");
     let database = postgres.database("latest");
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.set("[kafka]", "start = 'latest'");
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask(gaps), "(0,4,expired_before_start) (5,19,skipped_at_start)");
     produce(&kafka.address, &topic, &updates(21..=25));
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(2)");
     // What came before is nobody's loss, now and later; what is missing of a series that began here is.
@@ -233,7 +234,7 @@ fn what_a_start_leaves_out_is_written_down() {
     let mut later = updated("gw", 3);
     later.id.epoch = highwater::message::Epoch(7);
     produce(&kafka.address, &topic, &[later]);
-    consumer.until_end();
+    consumer.run_until_end();
     let old =
         "UPDATE agent_sequences SET first_stored_at = now() - interval '30 minutes' WHERE epoch = '0000000000000007'";
     database.client().batch_execute(old).unwrap();
@@ -249,12 +250,12 @@ fn a_partition_that_is_added_is_read_from_its_beginning() {
     produce(&kafka.address, &topic, &updates(1..=20));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.set("[kafka]", "start = 'latest'");
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask("SELECT count(*) FROM kafka_offsets"), "(2)", "also of a partition that was empty");
-    kafka.grow(&topic, 3);
+    kafka.add_partitions(&topic, 3);
     let payloads = updates(21..=25).iter().map(wire::to_json).collect::<Vec<_>>();
     produce_to(&kafka.address, &topic, 2, payloads);
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)", "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps WHERE kafka_partition = 2"), "(0)");
 }
@@ -274,7 +275,7 @@ fn the_name_of_a_header_may_be_any_bytes() {
     kcat.arg(OsStr::from_bytes(b"\xff\xfe=1")).arg(&file);
     assert!(kcat.status().unwrap().success());
     produce(&kafka.address, &topic, &updates(3..=3));
-    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3)", "{log}");
     assert!(!log.contains("panicked"), "{log}");
     let (code, seen) = rows(command_on(&kafka, &topic, &["tail", "--from", "earliest", "--until-end"]));
@@ -300,7 +301,7 @@ fn a_dead_letter_keeps_its_headers_and_the_time_of_its_record() {
     producer.send(record.timestamp(sent_at.timestamp_millis())).map_err(|(error, _)| error).unwrap();
     producer.flush(Duration::from_secs(60)).unwrap();
     for url in urls {
-        Consumer::new(&kafka.address, &topic, &url).until_end();
+        Consumer::new(&kafka.address, &topic, &url).run_until_end();
         let mut list = command();
         list.args(["dead-letters", "list"]).env("HIGHWATER_STORE__URL", &url);
         let (code, letters) = rows(list);
@@ -322,9 +323,9 @@ fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     // Two runs: the last record is at 9, an older one is known at 4.
     for (first, last) in [(1, 5), (6, 10)] {
         produce(&kafka.address, &topic, &updates(first..=last));
-        consumer.until_end();
+        consumer.run_until_end();
     }
-    kafka.remake(&topic, 1);
+    kafka.recreate(&topic, 1);
     let keyed = |agent: &str, first: u64, last: u64| -> Vec<(String, Vec<u8>)> {
         (first..=last).map(|seq| (agent.to_owned(), wire::to_json(&updated(agent, seq)))).collect()
     };
@@ -334,13 +335,13 @@ fn a_topic_made_anew_behind_a_marker_loses_nothing() {
         produce_raw(&kafka.address, &topic, keyed("new", first, last), Some(Transaction { id: &id, commits: true }));
     }
     produce_raw(&kafka.address, &topic, keyed("new", 9, 12), None);
-    assert_eq!(kafka.end(&topic), 14);
-    let (_, log) = consumer.until_end();
+    assert_eq!(kafka.end_offset(&topic), 14);
+    let (_, log) = consumer.run_until_end();
     let stored = "SELECT agent, count(*), max(seq) FROM events GROUP BY 1";
     assert_eq!(database.ask(stored), "(gw,10,10) (new,12,12)", "{log}");
     assert_eq!(log.matches("was recreated").count(), 1, "{log}");
     // It is the same from now on.
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert!(!log.contains("was recreated"), "{log}");
 }
 

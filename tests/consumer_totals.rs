@@ -6,8 +6,9 @@ use chrono::TimeDelta;
 use highwater::message::{Body, Event};
 
 use crate::consumer_commands::{CommandFixture, fields};
-use crate::support::consumer::{Consumer, Postgres, command};
+use crate::support::consumer::{Consumer, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
+use crate::support::postgres::Postgres;
 use crate::support::process::output_of;
 use crate::support::services::{Kafka, kafka_and_postgres};
 

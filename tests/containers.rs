@@ -12,8 +12,8 @@ use highwater::wire;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres};
 use crate::support::events::{breach, event, link_rates, loss, rates_since, started};
+use crate::support::postgres::{Database, Postgres};
 use crate::support::stores::{derive_histograms, insert_checkpoint, store_options, topic_id};
 
 const READER: &str = include_str!("../docker/postgres/reader.sql");
@@ -130,7 +130,7 @@ struct Filled {
 impl Filled {
     /// The role is made before the tables are, as in the container.
     fn new(test: &str) -> Option<Self> {
-        let server = Postgres::own(test)?;
+        let server = Postgres::start_own(test)?;
         let database = server.database("containers");
         database.client().batch_execute(READER).unwrap();
         database.client().batch_execute("ALTER ROLE highwater_reader PASSWORD 'reader'").unwrap();

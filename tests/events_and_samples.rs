@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use highwater::message::Event;
 
-use crate::support::consumer::{Consumer, Database};
+use crate::support::consumer::Consumer;
 use crate::support::events::{produce, sample, updated};
+use crate::support::postgres::Database;
 use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// Rows and distinct identities of both tables.
@@ -109,7 +110,7 @@ fn a_table_that_takes_nothing_holds_up_no_other() {
     let mut consumer = consumer_of_both(&kafka, &events, &samples, &database);
     send(&kafka, &events, updated, 1..=1);
     send(&kafka, &samples, sample, 1..=1);
-    consumer.until_end();
+    consumer.run_until_end();
     // Until it is taken back, no sample can be stored.
     let mut owner = database.client();
     let refuse =

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::agent::{Agent, command};
 use crate::support::consumer::Consumer;
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
 use crate::support::services::Kafka;
 
 fn cleared(events: &[Value]) -> impl Iterator<Item = &Value> {
@@ -35,7 +35,7 @@ fn a_replay_its_events_and_the_rows_agree() {
     let out = String::from_utf8(output.stdout).unwrap();
     let shown: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let store = directory.path().join("h.db");
-    Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", store.display())).until_end();
+    Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", store.display())).run_until_end();
 
     let figures = ["breach_id", "started_at", "ended_at", "peak_bps", "mean_bps", "duration_ms", "excess_bytes"];
     let of = |value: &Value| figures.map(|name| value[name].clone());
@@ -61,7 +61,7 @@ fn a_replay_its_events_and_the_rows_agree() {
 fn the_log_and_the_events_agree() {
     let Some(kafka) = Kafka::or_skip("figures::the_log_and_the_events_agree") else { return };
     let topic = kafka.topic("figures-log", 1);
-    let log = Agent::new(&busy(&kafka.address, &topic)).run(&["--for", "8s"]);
+    let log = Agent::new(&busy_config(&kafka.address, &topic)).run(&["--for", "8s"]);
     let lines: BTreeMap<&str, &str> = log
         .lines()
         .filter(|line| line.contains(" bandwidth back under the limit "))

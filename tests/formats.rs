@@ -81,7 +81,7 @@ fn all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events() {
         seen += messages.len();
     }
     let mut consumer = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(
         database.ask("SELECT count(*) FROM dead_letters"),
         "(0)",
@@ -220,7 +220,7 @@ fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_bac
     produce_raw(&kafka.address, &topic, messages, None);
     let away = consumer_config(&kafka.address, &topic, &database.url, Some("http://127.0.0.1:9"));
     let impatient = away.replace("[kafka.registry]\n", "[kafka.registry]\ngive_up = '3s'\n");
-    let (_, log) = Consumer::with(&impatient).until_end();
+    let (_, log) = Consumer::with(&impatient).run_until_end();
     assert!(!log.contains("the schema registry answers"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(25)", "{log}");
     let letters = database.ask("SELECT count(*), min(error), count(DISTINCT agent) FROM dead_letters");
@@ -233,7 +233,7 @@ fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_bac
     let refusing = consumer_config(&kafka.address, &topic, &refused.url, Some(&refusing_registry()));
     // Long enough for its answer on a busy machine.
     let impatient = refusing.replace("[kafka.registry]\n", "[kafka.registry]\ngive_up = '8s'\n");
-    let (_, log) = Consumer::with(&impatient).until_end();
+    let (_, log) = Consumer::with(&impatient).run_until_end();
     assert_eq!(refused.ask("SELECT count(*) FROM events"), "(25)", "{log}");
     let letters = refused.ask("SELECT count(*), min(error), max(error) FROM dead_letters");
     assert!(letters.starts_with("(25,\"no schema for "), "{letters}");
@@ -325,7 +325,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
     ];
     produce_raw(&kafka.address, &topic, messages.map(|payload| ("gw".to_owned(), payload)), None);
     let blind = consumer_config(&kafka.address, &topic, &database.url, None);
-    Consumer::with(&blind).until_end();
+    Consumer::with(&blind).run_until_end();
     assert_eq!(database.ask("SELECT seq FROM events"), "(2) (3)");
     let letters = database.ask("SELECT kafka_offset, error FROM dead_letters");
     for says in [

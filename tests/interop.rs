@@ -136,7 +136,7 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
         ));
         (agent.start(&["--quiet"]), agent)
     });
-    until("three windows of each agent", || (kafka.end(&rates) >= 3 * ways.len() as i64).then_some(()));
+    until("three windows of each agent", || (kafka.end_offset(&rates) >= 3 * ways.len() as i64).then_some(()));
     for (running, _agent) in agents {
         running.signal("TERM");
         running.log_at_end();
@@ -155,7 +155,7 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
          [histograms]\ninterval = '1s'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
         kafka.address, registry.url, database.url
     ));
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     assert_eq!(database.ask("SELECT count(*) FROM unpublished_hours"), "(0)", "{log}");
 
     let read = |verb, topic: &str| -> Vec<Value> {
@@ -175,10 +175,7 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
         // The agents bear the names of their formats.
         assert_eq!((&message["key"], &theirs["agent"]), (&content_type.into(), &content_type.into()));
         // The bytes that kcat prints are decoded to the same.
-        let at = at.to_string();
-        let mut kcat = Command::new("kcat");
-        kcat.args(["-C", "-q", "-c", "1", "-p", "0", "-o", &at, "-b", &kafka.address, "-t", &rates, "-f", "%s"]);
-        let payload = kcat.output().expect("kcat runs").stdout;
+        let payload = kafka.payload(&rates, i64::try_from(at).expect("it is an offset"));
         let (key, rest) = line.split_once(' ').expect("a key");
         let (size, headers) = rest.split_once(' ').expect("a size");
         assert_eq!((key, size.parse()), (content_type, Ok(payload.len())), "{line}");
@@ -271,7 +268,7 @@ fn what_other_peoples_clients_write_is_stored() {
             "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
             kafka.address, registry.url, database.url
         ));
-        let (printed, _) = consumer.until_end();
+        let (printed, _) = consumer.run_until_end();
         let stored: Vec<&str> = printed.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap()).collect();
         assert_eq!(stored, lines, "{format}: {}", database.ask("SELECT error FROM dead_letters"));
         assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3) (6)", "{format}");
@@ -308,7 +305,7 @@ fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
         "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
         kafka.address, registry.url, database.url
     ));
-    consumer.until_end();
+    consumer.run_until_end();
     let group = format!("{topic}-python");
     let arguments = [
         &["examples/consumer.py", "--brokers", &kafka.address, "--topic", &topic][..],

@@ -13,7 +13,7 @@ use openssl::x509::X509;
 use crate::support::agent::{self, Agent};
 use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{self, Consumer};
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
 use crate::support::services::Kafka;
 
 /// Asserts that `check` ends with 78, and names the key and what is wrong with its file.
@@ -138,7 +138,7 @@ fn both_programs_wait_for_a_ca_of_the_schema_registry() {
         format!("[kafka.registry]\nurl = '{url}'\nca_file = '{}'\n", ca.display())
     };
     let (of_agent, of_consumer) = (table("agent.pem"), table("consumer.pem"));
-    let mut agent = Agent::new(&format!("{}format = 'avro'\n{of_agent}", busy(&kafka.address, &topic)));
+    let mut agent = Agent::new(&format!("{}format = 'avro'\n{of_agent}", busy_config(&kafka.address, &topic)));
     let store = format!("sqlite:{}", directory.path().join("h.db").display());
     let mut consumer = Consumer::new(&kafka.address, &topic, &store);
     consumer.append(&of_consumer);

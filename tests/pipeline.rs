@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::agent::{Agent, until};
-use crate::support::consumer::{Consumer, Database, Postgres};
-use crate::support::pipeline::busy;
+use crate::support::consumer::Consumer;
+use crate::support::pipeline::busy_config;
+use crate::support::postgres::{Database, Postgres};
 use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::veth::Veth;
 
@@ -61,10 +62,10 @@ fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
 #[test]
 fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     let test = "pipeline::a_broker_that_is_down_at_the_start_and_later_loses_nothing";
-    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::start_own(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("down", 1), postgres.database("down"));
     kafka.stop();
-    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    let mut agent = Agent::new(&busy_config(&kafka.address, &topic));
     let running = agent.start(&[]);
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let consuming = consumer.start(&[]);

@@ -124,7 +124,7 @@ fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
 fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot() {
     let test = "publishing::one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot";
     let proxy = Proxy::new("");
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind(test, &proxy) else { return };
     let topic = kafka.topic("kept", 1);
     let mut publishing = Publishing::new(&proxy.address(), &topic, &[]);
     publishing.add(1);
@@ -172,12 +172,12 @@ fn a_thread_that_cannot_be_started_is_a_problem_until_it_can() {
 fn patience_ends() {
     let test = "publishing::patience_ends";
     let proxy = Proxy::new("");
-    let (Some((kafka, _directory)), Some(())) = (Kafka::behind(test, &proxy), failpoints::or_skip(test)) else {
+    let (Some((kafka, _directory)), Some(())) = (Kafka::start_behind(test, &proxy), failpoints::or_skip(test)) else {
         return;
     };
     let topic = kafka.topic("patient", 1);
-    let mut flood =
-        crate::support::pipeline::busy(&proxy.address(), &topic) + "[kafka.properties]\n'compression.type' = 'none'\n";
+    let mut flood = crate::support::pipeline::busy_config(&proxy.address(), &topic)
+        + "[kafka.properties]\n'compression.type' = 'none'\n";
     for number in 0..30 {
         flood += &format!(
             "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"
@@ -189,8 +189,8 @@ fn patience_ends() {
     running.until("the connection to Kafka is slow");
     proxy.set(Mode::Pass);
     let delivers = |name: &str| {
-        let before = kafka.end(&topic);
-        until(name, || (kafka.end(&topic) > before).then_some(()));
+        let before = kafka.end_offset(&topic);
+        until(name, || (kafka.end_offset(&topic) > before).then_some(()));
     };
     delivers("events are delivered once the network is fast");
     running.until("the connection to Kafka has the usual timeouts again");
@@ -206,7 +206,7 @@ fn patience_ends() {
 fn a_slow_connection_gets_the_time_that_it_needs() {
     let test = "publishing::a_slow_connection_gets_the_time_that_it_needs";
     let proxy = Proxy::new("");
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind(test, &proxy) else { return };
     let topic = kafka.topic("slow", 1);
     let mut publishing = Publishing::new(&proxy.address(), &topic, &[("compression.type", "none")]);
     proxy.set(Mode::Slow);
@@ -222,7 +222,7 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("narrow", 1);
     kafka.alter(&topic, "max.message.bytes=100");
-    let mut agent = Agent::new(&crate::support::pipeline::busy(&kafka.address, &topic));
+    let mut agent = Agent::new(&crate::support::pipeline::busy_config(&kafka.address, &topic));
     let mut running = agent.start(&[]);
     running.until(&format!("topic {topic} refuses events: "));
     std::thread::sleep(Duration::from_secs(3));
@@ -279,7 +279,7 @@ fn an_end_with_events_left_says_why() {
     mock.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).expect("a topic");
     let brokers = mock.bootstrap_servers();
     for (topic, says) in [("t", "Not enough in-sync replicas"), ("missing", "there is no topic")] {
-        let mut agent = Agent::new(&crate::support::pipeline::busy(&brokers, topic));
+        let mut agent = Agent::new(&crate::support::pipeline::busy_config(&brokers, topic));
         let mut running = agent.start(&["--for", "2s"]);
         assert_eq!(running.wait().code(), Some(1));
         let log = running.log();
@@ -318,7 +318,7 @@ fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
 fn the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent() {
     let test = "publishing::the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent";
     let proxy = Proxy::new("");
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind(test, &proxy) else { return };
     let topic = kafka.topic("linger", 1);
     let config = |linger: &str| {
         let brokers = proxy.address();

@@ -36,7 +36,7 @@ fn only_loss(events: &[(Vec<u8>, Event)]) -> &Loss {
 
 /// Reads a topic of one partition from its beginning to its present end.
 fn read(kafka: &Kafka, topic: &str) -> Vec<(Vec<u8>, Event)> {
-    let end = kafka.end(topic);
+    let end = kafka.end_offset(topic);
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", &kafka.address).set("group.id", "none").create().unwrap();
     let mut partitions = TopicPartitionList::new();
@@ -73,7 +73,7 @@ fn counts_whole(events: &[(Vec<u8>, Event)]) -> usize {
 }
 
 fn until_rates(kafka: &Kafka, topic: &str, count: i64) {
-    until(&format!("{count} windows in {topic}"), || (kafka.end(topic) >= count).then_some(()));
+    until(&format!("{count} windows in {topic}"), || (kafka.end_offset(topic) >= count).then_some(()));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing() {
     let mut agent = Agent::new(&config(&kafka, Format::Json, [&events, &rates, "none"], ""));
     let running = agent.start(&[]);
     running.until(&kafka.missing(&rates));
-    until("the start arrives", || (kafka.end(&events) >= 1).then_some(()));
+    until("the start arrives", || (kafka.end_offset(&events) >= 1).then_some(()));
     let end = Utc::now().duration_trunc(TimeDelta::seconds(10)).unwrap() + TimeDelta::milliseconds(11_500);
     until("a window has ended", || (Utc::now() > end).then_some(()));
     until("it waits", || {
@@ -282,7 +282,7 @@ fn windows_go_along_with_events_or_wait() {
         running.log()
     });
     // A window may have ended before the first flush, of the agent's start.
-    assert!(kafka.end(&waits[1]) <= 1, "{waiting_log}");
+    assert!(kafka.end_offset(&waits[1]) <= 1, "{waiting_log}");
     // They are in the journal: a crash loses none, and at an orderly stop all that waits is sent.
     waiting.run(&["--for", "2s"]);
     assert!(counts_whole(&read(&kafka, &waits[1])) >= 2);
@@ -312,7 +312,7 @@ fn without_rates_a_heartbeat_says_that_the_agent_runs() {
     for (running, _agent, events, rates) in [with, without] {
         running.signal("TERM");
         running.log_at_end();
-        assert_eq!(kafka.end(&rates), 0);
+        assert_eq!(kafka.end_offset(&rates), 0);
         assert!(kafka.events(&events).iter().any(|event| event["kind"] == "agent_stopped"));
     }
 }
@@ -349,9 +349,9 @@ fn samples_of_an_agent_that_was_killed_are_declared_without_an_end() {
     let mut agent =
         Agent::new(&config(&kafka, Format::Json, [&events, &rates, &samples], "[samples]\nenabled = true\n"));
     let running = agent.start(&[]);
-    until("Kafka has a sample", || (kafka.end(&samples) > 0).then_some(()));
+    until("Kafka has a sample", || (kafka.end_offset(&samples) > 0).then_some(()));
     // With a window, the journal notes how far Kafka has come; the first of these may end before that is known.
-    until_rates(&kafka, &rates, kafka.end(&rates) + 2);
+    until_rates(&kafka, &rates, kafka.end_offset(&rates) + 2);
     running.kill();
     let received = read(&kafka, &samples);
     let log = agent.run(&["--for", "3s"]);

@@ -10,8 +10,9 @@ use highwater::wire::{self, Format};
 use serde_json::Value;
 
 use crate::support::agent::{command, until};
-use crate::support::consumer::{Consumer, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::produce_raw;
+use crate::support::postgres::Postgres;
 use crate::support::process::{Spawned, signal, texts_of};
 use crate::support::registry::Registry;
 use crate::support::services::{Kafka, kafka_and_postgres};
@@ -72,7 +73,7 @@ fn a_recorded_series_becomes_a_topic_and_a_table_in_every_format() {
         assert_eq!((&summary["rows"], &summary["delivered"]), (&SERIES_ROWS.into(), &Value::Null));
         let keys = kafka.read(&topic, "%k\n");
         assert!(keys.len() as u64 == SERIES_ROWS && keys.iter().all(|key| key == "ec2"), "{format}");
-        consumer(&kafka, &topic, &database.url, registry).until_end();
+        consumer(&kafka, &topic, &database.url, registry).run_until_end();
         let what_is_wrong = database.ask("SELECT error FROM dead_letters LIMIT 1");
         assert_eq!(database.ask(STORED), format!("({SERIES_ROWS},{SERIES_ROWS},0,0)"), "{format} {what_is_wrong}");
         assert_eq!(database.ask("SELECT count(*) FROM events"), "(0)");
@@ -131,13 +132,13 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let go_on: Vec<&str> = go_on.split(' ').collect();
     assert_eq!((go_on[0], go_on[2]), ("--epoch", "--from-line"), "{err}");
     let mut store = consumer(&kafka, &topic, &database.url, None);
-    store.until_end();
+    store.run_until_end();
     // The same command goes on.
     let (code, summary, err) = summed_up(&replay(&kafka, &topic, &file, &[&tx[..], &go_on].concat()).output().unwrap());
     assert_eq!(code, 0, "{err}");
     let in_kafka = kafka.read(&topic, "%o\n").len() as u64;
     assert_eq!(in_kafka, good(3_000), "nothing was sent twice: {summary}");
-    store.until_end();
+    store.run_until_end();
     let all = format!("({0},{0},0,0)", good(3_000));
     assert_eq!(database.ask(STORED), all);
     let sums = "SELECT sum(rx_bytes), sum(tx_bytes), min(observed_at), max(observed_at) FROM samples";
@@ -150,7 +151,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let again = ["--epoch", go_on[1], "--from-line", "2"];
     let (code, summary, err) = summed_up(&replay(&kafka, &topic, &file, &[&tx[..], &again].concat()).output().unwrap());
     assert_eq!((code, &summary["samples_delivered"]), (0, &good(3_000).into()), "{err}");
-    store.until_end();
+    store.run_until_end();
     assert_eq!(database.ask(STORED), all);
     assert_eq!(kafka.read(&topic, "%o\n").len() as u64, 2 * good(3_000));
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(0)");
@@ -160,7 +161,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
 #[test]
 fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on() {
     let test = "samples::what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on";
-    let (Some((kafka, _home)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let (Some((kafka, _home)), Some(postgres)) = (Kafka::start_own(test), Postgres::or_skip(test)) else { return };
     let directory = tempfile::tempdir().unwrap();
     let (file, whole) = (directory.path().join("series.csv"), series(2_000));
     std::fs::write(&file, &whole).unwrap();
@@ -185,7 +186,7 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     assert!(line > 900 && line < 2_000, "the first that is not delivered: {line}");
     let (code, _, err) = summed_up(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());
     assert_eq!(code, 0, "{err}");
-    consumer(&kafka, &topic, &database.url, None).until_end();
+    consumer(&kafka, &topic, &database.url, None).run_until_end();
     assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(2_000)));
     let events = "SELECT count(*) = max(seq), count(DISTINCT seq) = max(seq), max(seq) > 100 FROM events";
     assert_eq!(database.ask(events), "(t,t,t)");
@@ -207,7 +208,7 @@ fn one_consumer_stores_events_and_samples() {
         assert_eq!((&summary["samples"], &summary["delivered"]), (&SERIES_ROWS.into(), &9.into()), "{summary}");
         let mut both = Consumer::new(&kafka.address, &events, &url);
         both.append(&format!("[topics]\nsamples = '{samples}'\n"));
-        let (printed, _) = both.until_end();
+        let (printed, _) = both.run_until_end();
         let kinds = |kind: &str| printed.matches(&format!("\"kind\":\"{kind}\"")).count() as u64;
         assert_eq!((kinds("sample"), kinds("breach_raised"), kinds("breach_cleared")), (SERIES_ROWS, 3, 3));
         let sql = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM samples), \
@@ -241,7 +242,7 @@ fn a_consumer_that_is_killed_again_and_again_stores_each_sample_once() {
         running.kill();
     }
     assert!(replaying.wait().unwrap().success());
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(40_000)));
     let rx: u64 = (1..=40_000).filter(|row| row % 97 != 13).map(|row| row % 11).sum();
     assert_eq!(database.ask("SELECT sum(rx_bytes) FROM samples"), format!("({rx})"));
@@ -292,7 +293,7 @@ fn samples_that_are_none_are_dead_letters_that_say_why() {
     ];
     assert!(wire::from_json(messages[0].as_bytes()).is_ok());
     produce_raw(&kafka.address, &topic, messages.map(|text| ("a".to_owned(), text.into_bytes())), None);
-    consumer(&kafka, &topic, &database.url, None).until_end();
+    consumer(&kafka, &topic, &database.url, None).run_until_end();
     assert_eq!(database.ask("SELECT seq, rx_bps FROM samples"), "(1,) (4,7)");
     let letters = database.ask("SELECT error FROM dead_letters");
     assert!(

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use crate::support::agent;
 use crate::support::certificates::{Authority, write_file};
 use crate::support::checker::{Sent, Stored};
-use crate::support::consumer::{self, Postgres};
-use crate::support::pipeline::{Pipeline, busy};
+use crate::support::consumer;
+use crate::support::pipeline::{Pipeline, busy_config};
+use crate::support::postgres::Postgres;
 use crate::support::process::output_of;
 use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
@@ -94,7 +95,7 @@ impl Secure {
         let secure = Self { pipeline, kafka, authority, server, files, _home: home };
         secure.mend_files();
         let tables = secure.tables(entry);
-        secure.pipeline.agent.configure(&format!("{}{tables}", busy(&brokers, &secure.pipeline.topic)));
+        secure.pipeline.agent.configure(&format!("{}{tables}", busy_config(&brokers, &secure.pipeline.topic)));
         secure.pipeline.consumer.append(&tables);
         Some(secure)
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::support::certificates::{Authority, Leaf, write_file};
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{produce, updated};
+use crate::support::postgres::{Database, Postgres};
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::Kafka;
 
@@ -30,7 +31,7 @@ const MUTUAL: &str = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=veri
 impl Secure {
     fn new(test: &str, name: &str) -> Option<Self> {
         let kafka = Kafka::or_skip(test)?;
-        let postgres = Postgres::own(test)?;
+        let postgres = Postgres::start_own(test)?;
         let (topic, database) = (kafka.topic(name, 1), postgres.database(&name.replace('-', "_")));
         let (authority, files) = (Authority::new("highwater tests"), tempfile::tempdir().expect("a directory"));
         let (server, password) = address(&database.url);

@@ -11,9 +11,10 @@ use tempfile::TempDir;
 use crate::support::agent::{self, Agent, until};
 use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated};
-use crate::support::failpoints::{self, under, until_stopped};
+use crate::support::failpoints::{self, until_stopped};
 use crate::support::netns::skip;
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
+use crate::support::process::under;
 use crate::support::proxy::Proxy;
 use crate::support::services::kafka_and_own_postgres;
 
@@ -68,7 +69,7 @@ impl Manager {
 #[test]
 fn a_manager_hears_of_an_agent_that_lives_and_nothing_of_one_that_stands_still() {
     let manager = Manager::new();
-    let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", "nobody"));
     let mut running = agent.start_as(manager.manage(agent::command()), &[]);
     assert_eq!(manager.wait_for("READY=1"), "READY=1\nWATCHDOG_USEC=2000000\n");
     assert_eq!(manager.wait_for("WATCHDOG=1"), "WATCHDOG=1\n");
@@ -110,7 +111,7 @@ fn an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager() {
         return skip(test, "needs strace, and leave to use it");
     }
     let manager = Manager::new();
-    let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
+    let mut agent = Agent::new(&busy_config("127.0.0.1:9", "nobody"));
     let running = agent.start_as(manager.manage(under(&strace, &agent::command())), &[]);
     manager.wait_for("READY=1");
     manager.wait_for("WATCHDOG=1");
@@ -181,7 +182,7 @@ fn retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up() {
     let mut consumer =
         Consumer::new(&kafka.address, &topic, &database.url.replace(&postgres.address(), &proxy.address()));
     produce(&kafka.address, &topic, &[updated("gw", 1)]);
-    consumer.until_end();
+    consumer.run_until_end();
     let expired = "INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)
                    VALUES ('gw', 'eth0', 'rx', 'wan-down', '2010-01-01', 1, 1)";
     database.client().batch_execute(expired).unwrap();

@@ -77,7 +77,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     // `run` finds it too.
     let topic = kafka.topic("locks", 1);
     produce(&kafka.address, &topic, &updates(1..=1));
-    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     let warning = "WARN  PostgreSQL: a query over all 20 partitions of events takes 60 of the 200 locks";
     assert!(log.contains(warning) && log.contains("raise max_locks_per_transaction"), "{log}");
 }

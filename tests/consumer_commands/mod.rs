@@ -16,7 +16,8 @@ use highwater::message::Event;
 use highwater::wire;
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres, command};
+use crate::support::consumer::command;
+use crate::support::postgres::{Database, Postgres};
 use crate::support::process::texts_of;
 use crate::support::stores::{insert_checkpoint, store_options};
 

@@ -1,8 +1,9 @@
 //! A store that cannot be asked ends each command with its exit code, and with what would mend it.
 
 use super::{CommandFixture, Home};
-use crate::support::consumer::{Postgres, command};
+use crate::support::consumer::command;
 use crate::support::events::updated;
+use crate::support::postgres::Postgres;
 use crate::support::process::output_of;
 
 /// Commands that only read the store.

@@ -13,8 +13,9 @@ use highwater::wire;
 
 use super::maintenance::storing_goes_on;
 use super::{options_for, postgres, servers_with_fail_points, store_first};
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{event, noon, produce, started, updated, updates};
+use crate::support::postgres::{Database, Postgres};
 use crate::support::stores::{StoreDatabase, batch_of_events, topic_id};
 
 /// Time of a round that has to wait for another session.
@@ -350,7 +351,7 @@ fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
     old.stamp.observed_at = noon() - TimeDelta::days(900);
     produce(&kafka.address, &topic, &[old, updated("gw", 2)]);
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    consumer.until_end();
+    consumer.run_until_end();
     let partition = "SELECT min(tableoid::regclass::text) FROM events WHERE seq = 1";
     let partition = database.ask(partition).trim_matches(['(', ')']).to_owned();
     database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();

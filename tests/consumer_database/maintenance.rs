@@ -6,10 +6,11 @@ use chrono::Utc;
 use highwater::consumer::store::{PartitionWidth, Retention, StoreUrl};
 
 use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
-use crate::support::consumer::{self, Consumer, Database};
+use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated, updates};
 use crate::support::faketime;
 use crate::support::netns::skip;
+use crate::support::postgres::Database;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
 use crate::support::stores::batch_of_events;
@@ -44,7 +45,7 @@ fn storing_goes_on_while_the_maintenance_runs() {
     produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     // Maintenance that comes before the tables does nothing.
-    consumer.until_end();
+    consumer.run_until_end();
     let points = format!("maintenance-first-s=return(1);maintenance-s=return({})", maintained_for().as_secs());
     let running = consumer.start_at(&points, &[]);
     database.until("SELECT count(*) FROM events", "(10)");
@@ -115,7 +116,7 @@ fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
     let (topic, database) = (kafka.topic("ahead", 1), postgres.database("ahead"));
     produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    consumer.until_end();
+    consumer.run_until_end();
     // What does expire shows that retention has run.
     database.client().batch_execute(OLD_GAP).unwrap();
     let points = "maintenance-first-s=return(0);maintenance-pause-s=return(1)";

@@ -15,8 +15,8 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Applied, PartitionWidth, Store, StoreError, StoreOptions, StoreUrl};
 use highwater::message::Event;
 
-use crate::support::consumer::Postgres;
 use crate::support::failpoints;
+use crate::support::postgres::Postgres;
 use crate::support::services::{Kafka, kafka_and_postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 

@@ -17,7 +17,7 @@ fn what_a_default_partition_has_begun_goes_there() {
     let (topic, database) = (kafka.topic("default", 1), postgres.database("default"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     produce(&kafka.address, &topic, &updates(1..=1));
-    consumer.until_end();
+    consumer.run_until_end();
     database
         .client()
         .batch_execute(
@@ -31,7 +31,7 @@ fn what_a_default_partition_has_begun_goes_there() {
     let mut of_august = updated("gw", 3);
     of_august.stamp.observed_at = "2026-08-20T12:00:00Z".parse().unwrap();
     produce(&kafka.address, &topic, &[of_september, of_august, updated("gw", 4)]);
-    let (_, log) = consumer.until_end();
+    let (_, log) = consumer.run_until_end();
     let said = "the DEFAULT partition rest has rows from 2026-09-01 to 2026-10-01, and takes those to come";
     assert!(log.contains(said), "{log}");
     let rows = "SELECT tableoid::regclass::text, seq FROM events";
@@ -53,7 +53,7 @@ fn an_agent_with_a_bad_clock_is_named_in_the_log() {
     };
     let events: Vec<Event> = (1..=20).map(of_many_years).chain([updated("gw", 1)]).collect();
     produce(&kafka.address, &topic, &events);
-    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert!(log.contains("astray sends too many events with times outside the retention period"), "{log}");
     assert!(!log.contains("gw sends too many"), "{log}");
     assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), "(13,8)");

@@ -11,8 +11,9 @@ use highwater::message::Event;
 use highwater::wire;
 
 use super::{open_store, postgres, store_first};
-use crate::support::consumer::{Consumer, Database};
+use crate::support::consumer::Consumer;
 use crate::support::events::{produce, updated, updates};
+use crate::support::postgres::Database;
 use crate::support::services::kafka_and_postgres;
 use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
@@ -173,7 +174,7 @@ fn a_signal_ends_the_search_for_what_is_refused() {
     let (topic, database) = (kafka.topic("search", 1), postgres.database("search"));
     produce(&kafka.address, &topic, &updates(1..=3));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    consumer.until_end();
+    consumer.run_until_end();
     refuse_every_second(&database, "P0001");
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
                 $$BEGIN IF NEW.duration_ms % 2000 = 0 THEN PERFORM pg_sleep(0.05); END IF; RETURN NEW; END$$;
@@ -191,7 +192,7 @@ fn a_signal_ends_the_search_for_what_is_refused() {
                      FROM kafka_offsets";
     assert_eq!(database.ask(accounted), "(t,t)");
     database.client().batch_execute("DROP TRIGGER a_slow ON events; DROP TRIGGER no ON events").unwrap();
-    consumer.until_end();
+    consumer.run_until_end();
     assert_eq!(database.ask(accounted), "(t,f)");
     assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), "(2003)");
 }

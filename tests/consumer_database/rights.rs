@@ -10,8 +10,9 @@ use highwater::consumer::store::{PartitionWidth, Retention, StoreError, StoreUrl
 use highwater::message::Event;
 
 use super::{open_store, options_for, postgres, store_first};
-use crate::support::consumer::{self, Database, Postgres};
+use crate::support::consumer;
 use crate::support::events::{event, loss, noon, started, updates};
+use crate::support::postgres::{Database, Postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, topic_id};
 
 /// A missing grant is the operator's to mend, and no message's fault.

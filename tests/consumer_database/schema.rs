@@ -8,10 +8,11 @@ use highwater::message::{Body, Direction, Event};
 use highwater::wire;
 
 use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{
     breach, event, link_rates, loss, noon, produce, rates, sample, started, updated, updates,
 };
+use crate::support::postgres::{Database, Postgres};
 use crate::support::stores::{batch_of, batch_of_events, derive_histograms, insert_checkpoint, topic_id};
 
 #[test]
@@ -33,7 +34,9 @@ fn every_table_and_column_says_what_it_is() {
 /// could free.
 #[test]
 fn breaches_are_updated_in_place() {
-    let Some(postgres) = Postgres::own("consumer_database::schema::breaches_are_updated_in_place") else { return };
+    let Some(postgres) = Postgres::start_own("consumer_database::schema::breaches_are_updated_in_place") else {
+        return;
+    };
     let database = postgres.database("hot");
     let mut stored = open_store(&database.url, None);
     insert_checkpoint(&mut *stored, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap();

@@ -5,8 +5,8 @@ use highwater::message::{Body, Breach, Direction, Epoch, Event};
 use proptest::prelude::*;
 
 use super::{StoreFixture, on_both};
-use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, noon, started};
+use crate::support::postgres::Postgres;
 use crate::support::stores::StoreDatabase;
 
 on_both!("consumer_store::breaches":

@@ -7,8 +7,8 @@ use highwater::message::Body;
 use highwater::wire;
 
 use super::{StoreFixture, on_both, payloads};
-use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, started, updated};
+use crate::support::postgres::Postgres;
 use crate::support::stores::{batch_of, topic_id};
 
 on_both!("consumer_store::dead_letters":

@@ -12,8 +12,8 @@ use highwater::message::Event;
 use highwater::wire;
 
 use super::{StoreFixture, on_both, payloads};
-use crate::support::consumer::Postgres;
 use crate::support::events::{breach, updated};
+use crate::support::postgres::Postgres;
 use crate::support::stores::{batch_of, insert_checkpoint, topic_id};
 
 on_both!("consumer_store::exactly_once":

@@ -18,8 +18,8 @@ use highwater::consumer::store::{Applied, Maintained, Retention, Store};
 use highwater::message::Event;
 use highwater::wire;
 
-use crate::support::consumer::Postgres;
 use crate::support::events::updated;
+use crate::support::postgres::Postgres;
 use crate::support::stores::{StoreDatabase, batch_of, insert_checkpoint, store_options, topic_id};
 
 const BUDGET: Duration = Duration::from_secs(60);
@@ -114,7 +114,7 @@ macro_rules! on_both {
         mod postgres {
             $(#[test] fn $name() {
                 let test = concat!($module, "::postgres::", stringify!($name));
-                let Some(postgres) = crate::support::consumer::Postgres::or_skip(test) else { return };
+                let Some(postgres) = crate::support::postgres::Postgres::or_skip(test) else { return };
                 super::$name(&mut crate::consumer_store::StoreFixture::postgres(&postgres));
             })*
         }

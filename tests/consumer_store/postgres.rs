@@ -8,8 +8,8 @@ use highwater::message::{Direction, Event};
 use highwater::wire;
 
 use super::{StoreFixture, payloads};
-use crate::support::consumer::Postgres;
 use crate::support::events::{event, link_rates, noon, rates_since, started, updated};
+use crate::support::postgres::Postgres;
 use crate::support::stores::{insert_checkpoint, store_options, topic_id};
 
 /// Events of more days than partitions are made for.

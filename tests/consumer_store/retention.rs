@@ -10,8 +10,8 @@ use highwater::message::{Body, Epoch, Event};
 use highwater::wire;
 
 use super::{StoreFixture, on_both};
-use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, loss, noon, sample, started, updated};
+use crate::support::postgres::Postgres;
 use crate::support::stores::StoreDatabase;
 
 on_both!("consumer_store::retention":

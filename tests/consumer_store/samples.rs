@@ -4,8 +4,8 @@ use chrono::{TimeDelta, Utc};
 use highwater::message::{Body, Event, Reason, Sample};
 
 use super::{StoreFixture, on_both};
-use crate::support::consumer::Postgres;
 use crate::support::events::{event, noon, sample, started, updated};
+use crate::support::postgres::Postgres;
 use crate::support::stores::StoreDatabase;
 
 on_both!("consumer_store::samples":

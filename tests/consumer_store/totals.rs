@@ -8,8 +8,8 @@ use highwater::message::{Body, Event};
 use proptest::prelude::*;
 
 use super::{StoreFixture, on_both};
-use crate::support::consumer::Postgres;
 use crate::support::events::{breach, event, noon, started, updated};
+use crate::support::postgres::Postgres;
 
 on_both!("consumer_store::totals":
     a_breach_that_retention_deleted_is_not_counted_again,

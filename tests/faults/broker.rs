@@ -3,8 +3,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::support::consumer::Postgres;
 use crate::support::pipeline::Pipeline;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::{Cluster, Kafka};
@@ -12,7 +12,7 @@ use crate::support::services::{Cluster, Kafka};
 #[test]
 fn broker_killed() {
     let test = "faults::broker::broker_killed";
-    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::start_own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-killed", short: 2, long: 50, fresh_every: 10 };
     let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |pipeline, rng| {
@@ -47,7 +47,7 @@ fn three_brokers_leader_killed() {
 #[test]
 fn broker_stopped() {
     let test = "faults::broker::broker_stopped";
-    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::start_own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-stopped", short: 1, long: 20, fresh_every: 10 };
     let make = || Pipeline::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |pipeline, rng| {
@@ -63,7 +63,7 @@ fn broker_stopped() {
 fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
     let proxy = Proxy::new("");
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind(test, &proxy) else { return };
     let make = || Pipeline::new(fault.name, &kafka, &postgres).behind(&proxy.address()).named();
     rounds(fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {
@@ -108,7 +108,7 @@ fn outage_over_5_min() {
     let proxy = Proxy::new("");
     let test = "faults::broker::outage_over_5_min";
     let Some(postgres) = Postgres::or_skip(test) else { return };
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let Some((kafka, _directory)) = Kafka::start_behind(test, &proxy) else { return };
     let make = || Pipeline::new(fault.name, &kafka, &postgres).behind(&proxy.address()).named();
     rounds(&fault, make, |pipeline, rng| {
         let fail = |rng: &mut fastrand::Rng| {

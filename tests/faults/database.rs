@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use postgres::{Client, NoTls};
 
-use crate::support::consumer::{Postgres, Running};
+use crate::support::consumer::Running;
 use crate::support::pipeline::Pipeline;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{Cut, Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
@@ -139,14 +140,14 @@ fn role_locked_out() {
         let fail = |rng: &mut Rng, consuming: &Running| {
             let held = Duration::from_millis(rng.u64(1_000..=20_000));
             admin.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).expect("a superuser may");
-            let (locked, end) = (Instant::now(), kafka.end(&topic));
+            let (locked, end) = (Instant::now(), kafka.end_offset(&topic));
             let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
             crate::support::agent::until("the consumer names the remedy", || {
                 // One that was just logging in is not there at first.
                 admin.execute(sessions, &[&role]).expect("a superuser may");
                 consuming.log().contains(&remedy).then_some(())
             });
-            crate::support::agent::until("the agent goes on", || (kafka.end(&topic) > end).then_some(()));
+            crate::support::agent::until("the agent goes on", || (kafka.end_offset(&topic) > end).then_some(()));
             sleep(held.saturating_sub(locked.elapsed()));
         };
         let mend = || other.batch_execute(&format!("ALTER ROLE {role} LOGIN")).expect("a superuser may");
@@ -193,9 +194,9 @@ fn slots_exhausted() {
                 (takers.len() == free).then_some(())
             });
             consuming.signal("CONT");
-            let (taken, end) = (Instant::now(), kafka.end(&topic));
+            let (taken, end) = (Instant::now(), kafka.end_offset(&topic));
             consuming.until(&remedy);
-            crate::support::agent::until("the agent goes on", || (kafka.end(&topic) > end).then_some(()));
+            crate::support::agent::until("the agent goes on", || (kafka.end_offset(&topic) > end).then_some(()));
             sleep(held.saturating_sub(taken.elapsed()));
             drop(takers);
         };

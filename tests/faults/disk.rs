@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,9 +15,11 @@ use highwater::message::{Body, Event, EventId, Lifecycle, NewEvent, Stamp};
 use highwater::units::ByteCount;
 
 use crate::support::agent::Running;
-use crate::support::consumer::{self, Postgres};
+use crate::support::consumer;
 use crate::support::netns::skip;
-use crate::support::pipeline::{Pipeline, busy};
+use crate::support::pipeline::{Pipeline, busy_config};
+use crate::support::postgres::Postgres;
+use crate::support::process::{Spawned, signal};
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};
 
@@ -69,25 +71,25 @@ fn mount(arguments: &[&str], directory: &Path) -> bool {
 }
 
 /// System calls of a running process that fail, until this is dropped.
-struct Failing(Child);
+struct Failing(Spawned);
 
 impl Failing {
     /// `how` as in strace's `inject=`.
     fn of(running: &Running, calls: &str, how: &str) -> Self {
-        let child = Command::new("strace")
+        let mut strace = Command::new("strace");
+        strace
             .args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={calls}")])
             .args(["-e", &format!("inject={calls}:{how}"), "-p", &running.id().to_string()])
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("strace runs"))
+            .stderr(Stdio::null());
+        Self(Spawned::start(&mut strace))
     }
 }
 
 impl Drop for Failing {
     /// strace has to detach from its process, which it would not do when killed.
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-s", "INT", &self.0.id().to_string()]).status();
+        signal(self.0.id(), "INT");
         let _ = self.0.wait();
     }
 }
@@ -174,21 +176,21 @@ fn disk_full() {
         pipeline.wait_for_events();
         // A journal that Kafka empties needs no more room than it has.
         let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
-        pipeline.agent.configure(&busy("127.0.0.1:9", &topic));
+        pipeline.agent.configure(&busy_config("127.0.0.1:9", &topic));
         running.signal("HUP");
         disk.fill(rng.u64(0..64 << 10));
         until_degraded(&running);
         let late = rng.bool();
         if late {
             // Events that were kept in memory are delivered from there, and are not on the disk afterwards.
-            pipeline.agent.configure(&busy(&brokers, &topic));
+            pipeline.agent.configure(&busy_config(&brokers, &topic));
             running.signal("HUP");
         }
         sleep(Duration::from_millis(rng.u64(0..5_000)));
         disk.free();
         if !late {
             recovered("the disk is back", || running.log().contains(BACK));
-            pipeline.agent.configure(&busy(&brokers, &topic));
+            pipeline.agent.configure(&busy_config(&brokers, &topic));
             running.signal("HUP");
         }
         running

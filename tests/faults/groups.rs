@@ -168,7 +168,7 @@ fn group_offsets_wrong() {
         || Pipeline::new(fault.name, &kafka, &postgres),
         |pipeline, rng| {
             pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
-            pipeline.consumer.until_end();
+            pipeline.consumer.run_until_end();
             pipeline.send_events(rng.u64(1..6), rng.u64(1..500));
             let wrong: &[&str] = match rng.u8(..3) {
                 0 => &["--delete-offsets"],
@@ -210,7 +210,7 @@ fn sent_twice() {
             produce(pipeline.brokers(), &pipeline.topic, &events);
             let outcome = pipeline.wait_and_compare();
             // The copies are read to their end too.
-            let high = kafka.end(&pipeline.topic);
+            let high = kafka.end_offset(&pipeline.topic);
             pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({high})"));
             again.kill();
             outcome.and(pipeline.wait_and_compare())

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::support::pipeline::{Pipeline, busy};
+use crate::support::pipeline::{Pipeline, busy_config};
 use crate::support::rounds::{Fault, recovered, rounds};
 use crate::support::services::kafka_and_postgres;
 
 /// More events than a small journal holds for long: some 1,000 a second.
 fn flood(brokers: &str, topic: &str) -> String {
-    let mut config = busy(brokers, topic) + "[journal]\nmax_size = '1MiB'\n";
+    let mut config = busy_config(brokers, topic) + "[journal]\nmax_size = '1MiB'\n";
     for number in 0..12 {
         let severity = if number % 2 == 0 { "warning" } else { "critical" };
         let _ = write!(
@@ -112,7 +112,7 @@ fn journal_damaged() {
     rounds(&fault, make, |(pipeline, _consuming), rng| {
         let (brokers, topic) = (pipeline.brokers().to_owned(), pipeline.topic.clone());
         if rng.u8(..4) > 0 {
-            pipeline.agent.configure(&busy("127.0.0.1:9", &topic));
+            pipeline.agent.configure(&busy_config("127.0.0.1:9", &topic));
         }
         let is_killed = rng.u8(..8) > 0; // without a broker, an orderly end takes its 10 s
         loop {
@@ -136,7 +136,7 @@ fn journal_damaged() {
             assert_eq!(behind, 1, "the mark follows each transaction");
         }
         damage(&pipeline.agent.state_dir(), rng);
-        pipeline.agent.configure(&busy(&brokers, &topic));
+        pipeline.agent.configure(&busy_config(&brokers, &topic));
         pipeline.drain_agent();
         pipeline.wait_and_compare()
     });

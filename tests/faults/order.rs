@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::agent::{Agent, command};
-use crate::support::failpoints::under;
 use crate::support::netns::skip;
-use crate::support::pipeline::busy;
+use crate::support::pipeline::busy_config;
+use crate::support::process::under;
 use crate::support::services::Kafka;
 
 /// System calls on the journal and on Kafka's sockets, by strace.
@@ -72,7 +72,7 @@ fn an_event_is_on_the_disk_before_it_is_sent() {
     }
     let topic = kafka.topic("order", 1);
     let plain = "[kafka.properties]\n'compression.type' = 'none'\n"; // else a socket's bytes are not to be read
-    let mut agent = Agent::new(&format!("{}{plain}", busy(&kafka.address, &topic)));
+    let mut agent = Agent::new(&format!("{}{plain}", busy_config(&kafka.address, &topic)));
     let running = agent.start_as(under(&strace, &command()), &["--for", "3s"]);
     let log = running.log_at_end();
     let (_, accepted) = agent.accepted();

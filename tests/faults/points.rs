@@ -10,10 +10,11 @@ use fastrand::Rng;
 use highwater::consumer::batch;
 use highwater::message::{Direction, Event};
 
-use crate::support::consumer::{Consumer, Postgres};
+use crate::support::consumer::Consumer;
 use crate::support::events::{link_rates, produce, produce_raw, rates_since, updated};
 use crate::support::failpoints::{self, until_stopped};
 use crate::support::pipeline::Pipeline;
+use crate::support::postgres::Postgres;
 use crate::support::process::until;
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};

@@ -102,7 +102,7 @@ fn poison() {
         running.kill();
         let again = pipeline.start_consumer();
         let outcome = pipeline.wait_and_compare();
-        let end = kafka.end(&pipeline.topic);
+        let end = kafka.end_offset(&pipeline.topic);
         pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
         let outcome = outcome.and(pipeline.wait_and_compare());
         drop(again);

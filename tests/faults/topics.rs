@@ -14,7 +14,7 @@ use crate::support::services::{Kafka, kafka_and_postgres};
 
 /// Waits until all of the topic's offsets are read in the database, and none was taken for a loss.
 fn is_read_to_its_end(kafka: &Kafka, pipeline: &Pipeline) {
-    let end = kafka.end(&pipeline.topic);
+    let end = kafka.end_offset(&pipeline.topic);
     pipeline.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
     assert_eq!(pipeline.database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
 }
@@ -109,7 +109,7 @@ fn remade(test: &str, fault: &Fault, longer: bool) {
             if rng.bool() {
                 running = None;
             }
-            kafka.remake(&pipeline.topic, 1);
+            kafka.recreate(&pipeline.topic, 1);
             pipeline.send_events(1, if longer { first + rng.u64(1..500) } else { rng.u64(1..first) });
             let running = running.unwrap_or_else(|| pipeline.start_consumer());
             let after = pipeline.wait_and_compare();

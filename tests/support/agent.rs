@@ -32,7 +32,7 @@ impl Agent {
         fs::write(self.config(), text).expect("the configuration can be written");
     }
 
-    /// Returns the agent's name, `agent = 'gw'` in the configurations of `World`.
+    /// Returns the agent's name, `agent = 'gw'` in the configurations of `Pipeline`.
     #[expect(clippy::unused_self, reason = "a test with two agents will name them")]
     pub(crate) fn name(&self) -> &str {
         "gw"

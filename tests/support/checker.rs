@@ -8,7 +8,7 @@ use highwater::message::Event;
 use serde_json::Value;
 
 use super::agent::Agent;
-use super::consumer::Database;
+use super::postgres::Database;
 use super::services;
 
 /// `(agent, epoch, seq)`.
@@ -298,7 +298,7 @@ mod tests {
         let poison = String::from_utf8(highwater::wire::to_json(&event("gw", 8, started())));
         let poison = poison.expect("JSON is text").replace("\"version\":\"1\"", "\"version\":\"a\\u0000b\"");
         produce_raw(&kafka.address, &topic, [("gw".to_owned(), poison.into_bytes())], None);
-        Consumer::new(&kafka.address, &topic, &database.url).until_end();
+        Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
 
         let epoch = events[0].id.epoch.to_string();
         let mut checker = Checker::default();

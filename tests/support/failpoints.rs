@@ -51,19 +51,6 @@ pub(crate) fn command(built: &str, points: &str) -> Command {
     command
 }
 
-/// Wraps `command` in another program: `wrapper` is its name, and its arguments before the command's.
-pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
-    let mut outer = Command::new(wrapper[0]);
-    outer.args(&wrapper[1..]).arg(command.get_program());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(name, value),
-            None => outer.env_remove(name),
-        };
-    }
-    outer
-}
-
 /// Waits until the process is stopped, by itself or by a signal.
 pub(crate) fn until_stopped(pid: u32) {
     until("the process stands still", || {

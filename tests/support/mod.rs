@@ -10,6 +10,7 @@ pub(crate) mod faketime;
 pub(crate) mod netns;
 pub(crate) mod pipeline;
 pub(crate) mod pooler;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod publishing;

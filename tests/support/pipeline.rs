@@ -7,8 +7,9 @@ use highwater::message::Event;
 
 use super::agent::{self, Agent};
 use super::checker::{Checker, Sent, Stored, Verdict};
-use super::consumer::{self, Consumer, Database, Postgres};
+use super::consumer::{self, Consumer};
 use super::events::{produce, updates_of_agents};
+use super::postgres::{Database, Postgres};
 use super::rounds::{Outcome, recovered};
 use super::services::Kafka;
 
@@ -27,7 +28,7 @@ pub(crate) struct Pipeline {
 
 /// Returns an agent's configuration without the state directory: synthetic traffic on four links, limits that are crossed all the
 /// time, and no waiting.
-pub(crate) fn busy(brokers: &str, topic: &str) -> String {
+pub(crate) fn busy_config(brokers: &str, topic: &str) -> String {
     format!(
         "agent = 'gw'\ninterval = '100ms'\nsource = 'synthetic'\n\
          [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
@@ -44,7 +45,7 @@ impl Pipeline {
     pub(crate) fn with_topic(topic: String, name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
         let database = postgres.database(&name.replace('-', "_"));
         Self {
-            agent: Agent::new(&busy(&kafka.address, &topic)),
+            agent: Agent::new(&busy_config(&kafka.address, &topic)),
             consumer: Consumer::new(&kafka.address, &topic, &database.url),
             checker: Checker::default(),
             kafka: kafka.address.clone(),
@@ -57,7 +58,7 @@ impl Pipeline {
 
     /// Lets the programs reach Kafka at `brokers`.
     pub(crate) fn behind(self, brokers: &str) -> Self {
-        let agent = Agent::new(&busy(brokers, &self.topic));
+        let agent = Agent::new(&busy_config(brokers, &self.topic));
         let consumer = Consumer::new(brokers, &self.topic, &self.database.url);
         Self { agent, consumer, ..self }
     }

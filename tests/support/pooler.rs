@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use super::consumer::Database;
+use super::postgres::Database;
 use super::process::{Spawned, until};
 
 /// PgBouncer. Ended when it is dropped.

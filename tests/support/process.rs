@@ -104,6 +104,19 @@ impl Drop for Running {
     }
 }
 
+/// Wraps `command` in another program: `wrapper` is its name, and its arguments before the command's.
+pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(wrapper[0]);
+    outer.args(&wrapper[1..]).arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// A process that its test reads, writes and waits for as std does. Killed when it is dropped.
 pub(crate) struct Spawned(Option<Child>);
 

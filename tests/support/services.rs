@@ -9,8 +9,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
-use super::consumer::Postgres;
 use super::netns::skip;
+use super::postgres::Postgres;
 use super::process::{script, signal};
 use super::proxy::Proxy;
 
@@ -63,7 +63,7 @@ pub(crate) fn kafka_and_postgres(test: &str) -> Option<(Kafka, Postgres)> {
 
 /// Returns the running Kafka, and a PostgreSQL of the test's own.
 pub(crate) fn kafka_and_own_postgres(test: &str) -> Option<(Kafka, Postgres)> {
-    Some((Kafka::or_skip(test)?, Postgres::own(test)?))
+    Some((Kafka::or_skip(test)?, Postgres::start_own(test)?))
 }
 
 pub(crate) struct Kafka {
@@ -86,7 +86,7 @@ impl Kafka {
     }
 
     /// Starts one that this test may stop and kill, in a directory of its own.
-    pub(crate) fn own(test: &str) -> Option<(Self, TempDir)> {
+    pub(crate) fn start_own(test: &str) -> Option<(Self, TempDir)> {
         Self::or_skip(test)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
@@ -112,7 +112,7 @@ impl Kafka {
     }
 
     /// Starts one that its clients reach through `proxy` alone; `address` bypasses it.
-    pub(crate) fn behind(test: &str, proxy: &Proxy) -> Option<(Self, TempDir)> {
+    pub(crate) fn start_behind(test: &str, proxy: &Proxy) -> Option<(Self, TempDir)> {
         Self::or_skip(test)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
@@ -174,12 +174,11 @@ impl Kafka {
     }
 
     /// Deletes a topic and makes it again, as an operator would by mistake.
-    pub(crate) fn remake(&self, topic: &str, partitions: u32) {
-        let class = "org.apache.kafka.tools.TopicCommand";
-        self.tool(&[class, "--bootstrap-server", &self.address, "--delete", "--topic", topic]);
+    pub(crate) fn recreate(&self, topic: &str, partitions: u32) {
+        self.topics_tool(&["--delete", "--topic", topic]);
         // It takes a moment until the name is free.
         super::agent::until("the topic is recreated", || {
-            let topics = self.tool(&[class, "--bootstrap-server", &self.address, "--list"]);
+            let topics = self.topics_tool(&["--list"]);
             (!topics.lines().any(|line| line == topic)).then_some(())
         });
         self.create(topic, partitions);
@@ -187,10 +186,7 @@ impl Kafka {
 
     /// Makes a topic of this very name.
     pub(crate) fn create(&self, topic: &str, partitions: u32) {
-        let class = "org.apache.kafka.tools.TopicCommand";
-        let partitions = partitions.to_string();
-        let make = ["--create", "--topic", topic, "--partitions", &partitions];
-        self.tool(&[&[class, "--bootstrap-server", &self.address], &make[..]].concat());
+        self.topics_tool(&["--create", "--topic", topic, "--partitions", &partitions.to_string()]);
     }
 
     /// Drops the records before `offset`, as retention does.
@@ -225,21 +221,16 @@ impl Kafka {
     }
 
     /// Creates a topic of which each partition is on one broker.
-    pub(crate) fn unreplicated(&self, name: &str, partitions: u32) -> String {
+    pub(crate) fn create_unreplicated(&self, name: &str, partitions: u32) -> String {
         let topic = format!("{name}-{:08x}", fastrand::u32(..));
-        let class = "org.apache.kafka.tools.TopicCommand";
         let partitions = partitions.to_string();
-        let how = ["--create", "--topic", &topic, "--partitions", &partitions, "--replication-factor", "1"];
-        self.tool(&[&[class, "--bootstrap-server", &self.address], &how[..]].concat());
+        self.topics_tool(&["--create", "--topic", &topic, "--partitions", &partitions, "--replication-factor", "1"]);
         topic
     }
 
     /// Adds partitions, up to this number.
-    pub(crate) fn grow(&self, topic: &str, partitions: u32) {
-        let class = "org.apache.kafka.tools.TopicCommand";
-        let partitions = partitions.to_string();
-        let how = ["--alter", "--topic", topic, "--partitions", &partitions];
-        self.tool(&[&[class, "--bootstrap-server", &self.address], &how[..]].concat());
+    pub(crate) fn add_partitions(&self, topic: &str, partitions: u32) {
+        self.topics_tool(&["--alter", "--topic", topic, "--partitions", &partitions.to_string()]);
     }
 
     /// Changes the offsets that a group committed for `topic`. The group must have no member; the last one may just have left.
@@ -259,7 +250,7 @@ impl Kafka {
     }
 
     /// Returns the end offset of a topic's only partition, for `read_committed`.
-    pub(crate) fn end(&self, topic: &str) -> i64 {
+    pub(crate) fn end_offset(&self, topic: &str) -> i64 {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address).set("isolation.level", "read_committed");
         let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -281,6 +272,11 @@ impl Kafka {
         table.lines().skip(1).filter(|line| !line.trim().is_empty()).count()
     }
 
+    fn topics_tool(&self, how: &[&str]) -> String {
+        let class = "org.apache.kafka.tools.TopicCommand";
+        self.tool(&[&[class, "--bootstrap-server", &self.address], how].concat())
+    }
+
     /// Runs one of Kafka's own tools, and returns its output.
     pub(crate) fn tool(&self, arguments: &[&str]) -> String {
         let output = script("kafka").arg("tool").args(arguments).output().expect("tests/support/kafka runs");
@@ -294,13 +290,18 @@ impl Kafka {
         read(&self.address, topic, format)
     }
 
-    /// Returns the first bytes of the message at `offset` of the first partition, in hex.
-    pub(crate) fn first_bytes(&self, topic: &str, offset: i64) -> String {
+    /// Returns the payload at `offset` of the first partition.
+    pub(crate) fn payload(&self, topic: &str, offset: i64) -> Vec<u8> {
         let offset = offset.to_string();
         let arguments = ["-C", "-q", "-c", "1", "-p", "0", "-o", &offset, "-b", &self.address, "-t", topic, "-f", "%s"];
         let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output.stdout.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        output.stdout
+    }
+
+    /// Returns the first bytes of the payload at `offset` of the first partition, in hex.
+    pub(crate) fn first_bytes(&self, topic: &str, offset: i64) -> String {
+        self.payload(topic, offset).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns the events of a topic, as JSON.

@@ -7,7 +7,7 @@ use highwater::consumer::store::{Store, StoreError, StoreOptions, StoreUrl};
 use highwater::message::Event;
 use highwater::wire;
 
-use super::consumer::{Database, Postgres};
+use super::postgres::{Database, Postgres};
 
 /// Database of a store under test, asked over a connection that is not the store's.
 pub(crate) enum StoreDatabase {

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::failpoints::under;
 use super::netns::{Namespace, ip, ip_can, skip};
+use super::process::under;
 
 /// Bytes that a UDP/IPv4 packet adds to its payload on the link: Ethernet 14, IPv4 20, UDP 8.
 pub(crate) const OVERHEAD_BYTES: u64 = 42;
