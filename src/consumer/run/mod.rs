@@ -50,7 +50,7 @@ use super::store::{Applied, Store, StoreError};
 use crate::kafka::offsets::{PartitionNumbers, PartitionsError};
 use crate::message::Event;
 use crate::process::backoff::Backoff;
-use crate::process::checks::{Finding, Grade};
+use crate::process::checks::Finding;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status};
 use crate::process::failpoints;
@@ -76,7 +76,6 @@ pub struct StoredEvent<'a> {
 const POLL: Duration = Duration::from_millis(100);
 const SKIP_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-const STORE_CHECK_AFTER: Duration = Duration::from_secs(3);
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -100,7 +99,6 @@ struct Consumer<'a> {
     _maintenance: MaintenanceThread,
     incompatible: Option<StoreError>,
     started: Duration,
-    check_store_at: Option<Duration>,
     skip_at: Duration,
     end_at: Duration,
 }
@@ -137,14 +135,13 @@ impl<'a> Consumer<'a> {
             name => name.to_owned(),
         };
         let member = Member::join(settings).map_err(Failure::config)?;
-        log_check(settings, Grade::Warning);
+        log_store_check(settings);
         let liveness = Liveness::start(options.watchdog, stop).map_err(Failure::failed)?;
         Ok(Self {
             settings,
             options,
             observer,
             started: liveness.now(),
-            check_store_at: Some(liveness.now() + STORE_CHECK_AFTER),
             liveness,
             topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
@@ -173,7 +170,6 @@ impl<'a> Consumer<'a> {
             return Ok(false);
         }
         self.check_member(now);
-        self.check_store(now);
         self.skip_empty_offsets(now);
         for topic in 0..self.topics.len() {
             // After a rebalance a topic may be another member's.
@@ -256,14 +252,6 @@ impl<'a> Consumer<'a> {
         }
         if self.member.check_refusal(self.settings, now) {
             self.stop_reading_all(Duration::ZERO);
-        }
-    }
-
-    /// Logs failed checks of the database once, if no partition is assigned: else nothing would report them before a topic exists.
-    fn check_store(&mut self, now: Duration) {
-        let is_due = self.check_store_at.take_if(|at| now >= *at).is_some();
-        if is_due && self.member.assigned(None).is_empty() {
-            log_check(self.settings, Grade::Failed);
         }
     }
 
@@ -642,13 +630,13 @@ impl<'a> Consumer<'a> {
     }
 }
 
-/// Logs the findings of this grade about the database. Failures are the store's own to report, once it is asked.
-fn log_check(settings: &Settings, grade: Grade) {
+/// Logs what is wrong with the database at the start: the store itself is asked only once partitions are assigned.
+fn log_store_check(settings: &Settings) {
     let (store, wall) = (settings.store.clone(), SystemClock::default().wall());
     // A database may never answer; the thread ends with the program.
     std::thread::spawn(move || {
         // Each session of the store warns of too few locks by itself.
-        let is_ours = |finding: &Finding| finding.grade == grade && finding.about != "locks";
+        let is_ours = |finding: &Finding| finding.is_problem() && finding.about != "locks";
         for finding in store.check(wall).into_iter().filter(is_ours) {
             log::warn!("{}: {}", finding.about, finding.text);
         }
