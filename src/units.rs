@@ -107,7 +107,6 @@ impl UnitError {
     }
 }
 
-/// Formats `0 events`, `1 event`, `2 breaches`.
 pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
     if count == N::from(1) { format!("{count} {noun}") } else { format!("{count} {}", plural(noun)) }
 }

@@ -9,11 +9,12 @@ use highwater::consumer::store::{StoreError, StoreUrl};
 use highwater::message::{Direction, Event};
 
 use crate::support::certificates::{Authority, write_file};
-use crate::support::consumer::{Consumer, Database, Postgres, command};
+use crate::support::consumer::{Consumer, command};
 use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updates};
 use crate::support::failpoints;
 use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
+use crate::support::postgres::{Database, Postgres};
 use crate::support::process::{is_installed, output_of, until};
 use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
@@ -183,6 +184,7 @@ fn a_server_without_room_is_waited_for() {
     let mut consumer = tenant.consumer(&kafka, &topic);
     let running = consumer.start(&[]);
     running.until("remaining connection slots are reserved");
+    running.until("raise the limit that is reached: max_connections of the server");
     drop(held);
     tenant.until_stored(20);
     running.kill();
@@ -252,7 +254,7 @@ fn a_server_that_becomes_read_only_is_waited_for() {
 #[test]
 fn of_two_servers_the_one_that_takes_writes_is_found() {
     let test = "managed_postgres::of_two_servers_the_one_that_takes_writes_is_found";
-    let (Some(standby), Some(primary)) = (Postgres::own(test), Postgres::or_skip(test)) else { return };
+    let (Some(standby), Some(primary)) = (Postgres::start_own(test), Postgres::or_skip(test)) else { return };
     let primary = primary.database("primary");
     let (_, server) = primary.url.split_once('@').unwrap();
     let (server, name) = server.split_once('/').unwrap();
@@ -299,7 +301,7 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     let mut consumer = consumer_at(&pooler.url);
     for round in 0..4_u64 {
         produce(&kafka.address, &topic, &updates(round * 10 + 1..=(round + 1) * 10));
-        consumer.until_end();
+        consumer.run_until_end();
         let printed = stdout_of(&consumer, &["events", "--format", "csv"]);
         assert_eq!(printed.lines().count() as u64, (round + 1) * 10 + 1, "{printed}");
     }
@@ -310,7 +312,7 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     let mut consumer = consumer_at(&pooler.url);
     for round in 4..8_u64 {
         produce(&kafka.address, &topic, &updates(round * 10 + 1..=(round + 1) * 10));
-        let (_, log) = consumer.until_end();
+        let (_, log) = consumer.run_until_end();
         assert!(!log.contains("already exists"), "{log}");
     }
     tenant.until_stored(80);
@@ -325,7 +327,7 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
 /// `require` takes any certificate, and a root that is named has to have signed it, whatever its name is: as with libpq.
 #[test]
 fn sslmode_require_asks_for_no_name_at_an_address() {
-    let Some(postgres) = Postgres::own("managed_postgres::sslmode_require_asks_for_no_name_at_an_address") else {
+    let Some(postgres) = Postgres::start_own("managed_postgres::sslmode_require_asks_for_no_name_at_an_address") else {
         return;
     };
     let tenant = Tenant::new(&postgres, "addressed");

@@ -57,7 +57,6 @@ impl<C: Counter> RateHistogram<C> {
         self.0.is_empty()
     }
 
-    /// Removes the counts, and keeps their memory.
     pub fn clear(&mut self) {
         self.0.clear();
     }

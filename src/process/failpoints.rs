@@ -32,7 +32,6 @@ pub fn number(name: &str, usual: u64) -> u64 {
     value(name).and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
-/// Returns what a test sets, in whole seconds.
 pub fn duration(name: &str, usual: Duration) -> Duration {
     value(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }

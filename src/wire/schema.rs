@@ -1,3 +1,5 @@
+//! Schemas of events as text (.avsc, .proto, JSON Schema), from the list of fields.
+
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 

@@ -94,7 +94,6 @@ impl Common {
         self.config.as_deref()
     }
 
-    /// Returns whether the configuration is the one that the service reads.
     pub(super) fn is_of_service(&self) -> bool {
         self.path().is_none_or(|path| path == Path::new(CONFIG))
     }

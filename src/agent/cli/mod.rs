@@ -87,7 +87,6 @@ enum Command {
 
 const TOOLBOX_COMMANDS: &[&str] = &["topics", "simulate", "replay"];
 
-/// Returns the command line, for man pages and completions.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

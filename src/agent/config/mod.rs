@@ -121,7 +121,6 @@ struct RawKafkaProducer {
 pub struct Settings {
     pub agent: String,
     pub warnings: Vec<String>,
-    /// Reason why there is no name; only the agent needs one.
     pub name_error: Option<String>,
     pub interval: Duration,
     pub source: SourceChoice,

@@ -1,3 +1,5 @@
+//! Links as of the latest reading, and what changed since: added, removed, renamed, stacked, with another speed.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

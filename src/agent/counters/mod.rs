@@ -22,7 +22,6 @@ use self::synthetic::Shape;
 use crate::process::clock::Clock;
 use crate::units::BitRate;
 
-/// Administratively up, netdevice(7).
 const IFF_UP: u32 = 1 << 0;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! A link: its rates, and the limits on it.
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -10,7 +10,6 @@ use crate::wire::{self, Format, Key, Message};
 pub struct Encoding {
     pub format: Format,
     pub key: Key,
-    /// Unused by JSON, which is never framed.
     pub registry: Option<RegistryAddress>,
     pub auto_register: bool,
 }

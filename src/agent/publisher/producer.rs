@@ -1,3 +1,5 @@
+//! librdkafka's producer, polled without blocking, and what its callbacks report.
+
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

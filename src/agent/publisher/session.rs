@@ -1,3 +1,5 @@
+//! State of one producer: what was handed to it, and since when something is wrong.
+
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode as Code;

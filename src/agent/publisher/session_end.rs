@@ -1,3 +1,5 @@
+//! Reasons why a producer is replaced, and what the next one does differently.
+
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::kafka::{missing_right, missing_topic};

@@ -108,7 +108,6 @@ enum Command {
     Check(check::ConsumerCheck),
 }
 
-/// Returns the command line, from which man pages and completions are made.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

@@ -1,6 +1,5 @@
 //! Shortens text to a width, in columns of a terminal or pixels of a drawing, as `width_of` measures it.
 
-/// Cuts the end off.
 pub(super) fn shortened(text: &str, width: f64, width_of: impl Fn(&str) -> f64) -> String {
     if width_of(text) <= width {
         return text.to_owned();

@@ -217,7 +217,6 @@ impl MeanSums {
         }
     }
 
-    /// Computes the means before `end`: all their windows have been read.
     fn close(&mut self, end: i64) {
         while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() < end) {
             let (at, links) = entry.remove_entry();

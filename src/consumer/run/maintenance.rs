@@ -110,7 +110,6 @@ struct RoundLog {
 }
 
 impl RoundLog {
-    /// Returns whether the round was finished.
     fn write(&mut self, result: &Result<Maintained, StoreError>, now: Duration) -> bool {
         match result {
             Ok(Maintained { deleted, dropped, unfinished }) => {

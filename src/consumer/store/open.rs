@@ -37,7 +37,6 @@ impl StoreUrl {
         matches!(&self.0, Backend::Postgres(address) if address.holds_password())
     }
 
-    /// Returns the files of certificates and the key that the URL names.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.0 {
             Backend::Postgres(address) => address.files(),

@@ -331,7 +331,6 @@ fn is_above(bytes: u64, elapsed: Duration, rate: BitRate) -> bool {
     !elapsed.is_zero() && bit_nanos >= (u128::from(rate.bps()) + 1) * elapsed.as_nanos()
 }
 
-/// Returns the bytes of a rate, rounded down.
 pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
     let bit_nanos = u128::from(rate.bps()) * elapsed.as_nanos();
     match u64::try_from(bit_nanos) {

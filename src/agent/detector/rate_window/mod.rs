@@ -362,7 +362,6 @@ impl LinkWindow {
         }
     }
 
-    /// Counts the whole seconds gathered so far, each in its window.
     fn count(
         &mut self,
         last: Duration,

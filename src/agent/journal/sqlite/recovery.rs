@@ -1,3 +1,5 @@
+//! Reads what is readable of a damaged journal, and finds what its mark says is lost.
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Statements of one transaction of the journal: register, evict, declare lost, delete.
+
 use std::sync::Arc;
 
 use chrono::DateTime;

@@ -1,3 +1,5 @@
+//! State of the journal beside its rows: epochs, next numbers, losses, open breaches; it changes only with a transaction.
+
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};

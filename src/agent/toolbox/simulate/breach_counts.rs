@@ -1,7 +1,6 @@
 use crate::message::Body;
 use crate::units::counted;
 
-/// Counts the breaches of one interface, for the summary of `simulate --on`.
 pub(crate) struct BreachCounts<'a> {
     interface: &'a str,
     raise_at: String,

@@ -7,7 +7,6 @@ use crate::message::NewEvent;
 use crate::process::clock::Clock as _;
 use crate::process::exit::Failure;
 
-/// Hands events to the sender no faster than `--rate`, and counts them.
 pub(crate) struct Pace {
     rate: Option<u64>,
     began: Option<Duration>,

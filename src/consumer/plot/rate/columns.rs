@@ -36,7 +36,6 @@ impl RateColumn {
     }
 }
 
-/// Returns at most `columns_max` columns, in order and without overlap.
 pub(super) fn columns(
     points: &[RatePoint],
     from: DateTime<Utc>,

@@ -17,7 +17,6 @@ pub(in crate::consumer::store) struct Address {
     password: Option<SecretFile>,
     tls: Option<PostgresTls>,
     schema: Option<String>,
-    /// Query of the URL, without what could be a secret.
     parameters: String,
 }
 
@@ -257,8 +256,10 @@ mod tests {
             let address = Address::parse(url, None, None).unwrap();
             assert_eq!(address.to_string(), shown);
             let again = Address::parse(shown, None, None).unwrap();
-            assert_eq!(again.to_string(), shown, "{url}");
-            assert_eq!(again.config.get_hosts(), address.config.get_hosts(), "{url}");
+            let target = |of: &Config| {
+                (of.get_user().map(str::to_owned), of.get_hosts().to_vec(), of.get_dbname().map(str::to_owned))
+            };
+            assert_eq!(target(&again.config), target(&address.config), "{url}");
         }
     }
 
