@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -56,13 +56,17 @@ pub(crate) fn valid_configuration(absent: Option<&str>) -> Finding {
     Finding::ok("configuration", text)
 }
 
+/// Directories that `ProtectHome=` and `PrivateTmp=` replace by empty ones.
+const HIDDEN_BY_UNIT: &[&str] = &["/root", "/home", "/run/user", "/tmp", "/var/tmp"];
+
 /// Finds the files that the service could not read under its own user: root, who asks here, may read all.
 pub(crate) fn unreadable_by_service(user: &str, files: &[PathBuf]) -> Vec<Finding> {
     if !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|file| std::fs::read_to_string(file).unwrap_or_default());
-    unreadable_files(user, &passwd, &group, files)
+    let hidden = if Path::new("/run/systemd/system").is_dir() { HIDDEN_BY_UNIT } else { &[] };
+    unreadable_files(user, (&passwd, &group), hidden, files)
 }
 
 #[cfg(test)]

@@ -153,6 +153,9 @@ impl Layers {
                 Err(e) => {
                     let message = match e.kind() {
                         ErrorKind::InvalidData => NOT_UTF8.to_owned(),
+                        ErrorKind::PermissionDenied => {
+                            format!("cannot be read: {e}; check the owner and mode of the file and its directories")
+                        }
                         _ => format!("cannot be read: {e}; name another file with --config"),
                     };
                     return Err(ConfigError { place: path.display().to_string(), message });

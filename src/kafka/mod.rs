@@ -348,6 +348,10 @@ const BROKERS_FORM: &str = "name one or more brokers, as in \"kafka-1:9092,kafka
 pub fn check_brokers(list: &str) -> Result<(), Invalid> {
     match list.trim() {
         "" => Err(Invalid::new("kafka.brokers", format!("is empty; {BROKERS_FORM}"))),
+        // Not shown: a password may be in it.
+        list if list.contains('@') => {
+            Err(Invalid::new("kafka.brokers", "has an `@`: user and password belong into [kafka.sasl]"))
+        }
         list => list.split(',').try_for_each(check_broker),
     }
 }
@@ -362,8 +366,6 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
     let invalid = |message: String| Err(Invalid::new("kafka.brokers", message));
     match port.map(str::parse::<u16>) {
         _ if broker.is_empty() => invalid(format!("has an empty entry; {BROKERS_FORM}")),
-        // Not shown: a password may be in it.
-        _ if broker.contains('@') => invalid("has an `@`: user and password belong into [kafka.sasl]".to_owned()),
         _ if broker.contains(';') => invalid(format!("`{broker}`: separate brokers by commas; {BROKERS_FORM}")),
         _ if host.contains(':') && !address.starts_with('[') => {
             invalid(format!("`{broker}`: write an IPv6 address in brackets, as in \"[2001:db8::1]:9092\""))
@@ -538,7 +540,7 @@ mod tests {
             ("a:9092;b:9092", "by commas"),
             ("kafka://a", "`kafka://` is not the protocol"),
             ("a,SSL://b:9093", "which is PLAINTEXT"),
-            ("SASL_SSL://u:s3cret@a:9092", "belong into [kafka.sasl]"),
+            ("SASL_SSL://u:s3cret,s3cret@a:9092", "belong into [kafka.sasl]"),
         ] {
             let error = brokers(list).unwrap_err();
             assert!(error.key == "kafka.brokers" && error.message.contains(says), "{list}: {error:?}");

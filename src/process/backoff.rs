@@ -47,6 +47,10 @@ mod tests {
             assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
         }
         backoff.reset();
+        let seconds = [5, 300].map(Duration::from_secs);
+        let waits: Vec<u64> = (0..8).map(|_| backoff.next(seconds[0], seconds[1]).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
+        backoff.reset();
         assert!(backoff.pause() <= Duration::from_secs(1));
         for whole in [10, 20, 40, 60] {
             let wait = backoff.slow_pause().as_secs_f64();

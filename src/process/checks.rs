@@ -78,8 +78,8 @@ pub fn may_write(directory: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot write to {}: {}", there.display(), std::io::Error::from(error)))
 }
 
-/// Finds the files that a user may not read, by the texts of /etc/passwd and /etc/group; none if there is no such user.
-pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]) -> Vec<Finding> {
+/// Finds the files that a user may not read, by the texts of /etc/passwd and /etc/group, or that are in `hidden` directories.
+pub fn unreadable_files(user: &str, (passwd, group): (&str, &str), hidden: &[&str], files: &[PathBuf]) -> Vec<Finding> {
     fn fields(line: &str) -> Vec<&str> {
         line.split(':').collect()
     }
@@ -104,8 +104,16 @@ pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]
         about.mode() >> class & right != 0
     };
     let lacks = |right: u32, path: &Path| path.metadata().is_ok_and(|about| !may(right, &about));
-    let closed = |file: &PathBuf| file.ancestors().skip(1).find(|directory| lacks(0o1, directory)).map(Path::to_owned);
-    let closed: BTreeSet<PathBuf> = files.iter().filter_map(closed).collect();
+    // The directories of a link, and those of its target.
+    let paths = || files.iter().flat_map(|file| [Some(file.clone()), file.canonicalize().ok()]).flatten();
+    let closed = |file: PathBuf| file.ancestors().skip(1).find(|directory| lacks(0o1, directory)).map(Path::to_owned);
+    let is_hidden = |path: &PathBuf| hidden.iter().any(|directory| path.starts_with(directory));
+    let gone: BTreeSet<PathBuf> = paths().filter(is_hidden).collect();
+    let closed: BTreeSet<PathBuf> = paths().filter(|path| !is_hidden(path)).filter_map(closed).collect();
+    let of_hidden = |file: &PathBuf| {
+        let file = file.display();
+        Finding::failed("service", format!("the unit hides {file}: move it, as to /etc/highwater"))
+    };
     let of_directory = |directory: &PathBuf| {
         let directory = directory.display();
         let remedy = format!("chmod o+x {directory}, or name files elsewhere");
@@ -116,7 +124,7 @@ pub fn unreadable_files(user: &str, passwd: &str, group: &str, files: &[PathBuf]
         Finding::failed("service", format!("{user} may not read {file}: chgrp {user} {file} && chmod 640 {file}"))
     };
     let unreadable = files.iter().filter(|file| lacks(0o4, file)).map(of_file);
-    closed.iter().map(of_directory).chain(unreadable).collect()
+    gone.iter().map(of_hidden).chain(closed.iter().map(of_directory)).chain(unreadable).collect()
 }
 
 #[cfg(test)]
@@ -147,7 +155,7 @@ mod tests {
         let remedy = |passwd: &str, group: &str, mode: u32| {
             set(&file, mode);
             let files = [file.clone(), directory.path().join("missing")];
-            let findings = unreadable_files("hw", passwd, group, &files);
+            let findings = unreadable_files("hw", (passwd, group), &[], &files);
             assert!(findings.len() < 2 && findings.iter().all(Finding::is_problem), "{findings:?}");
             findings.into_iter().next().map(|finding| finding.text)
         };
@@ -170,6 +178,13 @@ mod tests {
         let file = file.display();
         assert_eq!(said, format!("hw may not read {file}: chgrp hw {file} && chmod 640 {file}"));
         assert_eq!(remedy("root:x:0:0::/:/bin/sh\n", &member, 0o600), None, "there is no such user");
+        let hidden = unreadable_files(
+            "hw",
+            (&stranger, ""),
+            &[directory.path().to_str().unwrap()],
+            &[directory.path().join("secret")],
+        );
+        assert!(hidden[0].text.ends_with("move it, as to /etc/highwater"), "{hidden:?}");
         set(directory.path(), 0o700);
         let said = remedy(&stranger, "", 0o644).unwrap();
         let directory = directory.path().display();

@@ -123,14 +123,14 @@ openwrt() {
 # survives_sysupgrade ROOT: what a firmware keeps is all there after two of them; each takes the paths that its keep.d names.
 survives_sysupgrade() {
   local kept=(etc/highwater/agent.toml etc/init.d/highwater-agent etc/rc.d/S95highwater-agent etc/rc.d/K10highwater-agent
-    usr/bin/highwater-agent srv/highwater/journal.db) old=$tmp/firmware.0 new path
+    usr/bin/highwater-agent srv/highwater/journal.db lib/upgrade/keep.d/highwater-agent) old=$tmp/firmware.0 new path
   rm -rf "$tmp"/firmware.* && cp -a "$1" "$old" && mkdir -p "$old/etc/rc.d" "$old/srv/highwater" && touch "$old/srv/highwater/journal.db" || return
   for path in "$old"/etc/rc.d/{S95,K10}highwater-agent; do ln -s ../init.d/highwater-agent "$path" || return; done
   for new in "$tmp"/firmware.{1,2}; do
     mkdir "$new" || return
     # As /sbin/sysupgrade makes its list.
-    (cd "$old" && find $(sed -ne '/^[[:space:]]*$/d; /^#/d; s|^/||p' lib/upgrade/keep.d/*) \( -type f -o -type l \) |
-      tar --create --files-from - ) | tar --extract --directory "$new" || return
+    (cd "$old" && mapfile -t list < <(sed -ne '/^[[:space:]]*$/d; /^#/d; s|^/||p' lib/upgrade/keep.d/*) && ((${#list[@]})) &&
+      find "${list[@]}" \( -type f -o -type l \) | tar --create --files-from -) | tar --extract --directory "$new" || return
     old=$new
   done
   for path in "${kept[@]}"; do

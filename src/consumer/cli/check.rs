@@ -57,9 +57,12 @@ impl ConsumerCheck {
         let with_password = layers.file_that_sets("store.url").filter(|_| settings.store.holds_password());
         if let Some(file) = with_password.filter(|file| file.metadata().is_ok_and(|about| about.mode() & 0o4 != 0)) {
             let file = file.display();
-            let text = format!(
-                "everybody may read {file}, and the password in it: chmod o-r {file}, or set store.password_file"
-            );
+            let remedy = match self.common.is_of_service() {
+                true => format!("chgrp {SERVICE_USER} {file} && chmod 640 {file}"),
+                false => format!("chmod 600 {file}"),
+            };
+            let text =
+                format!("everybody may read {file}, and the password in it: {remedy}, or set store.password_file");
             report.add(&Finding::warning("configuration", text))?;
         }
         if self.common.is_of_service() {

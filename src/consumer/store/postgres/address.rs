@@ -20,7 +20,6 @@ pub(in crate::consumer::store) struct Address {
     parameters: String,
 }
 
-/// Parameters that hold no secret.
 const SHOWN: [&str; 7] =
     ["sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs", "connect_timeout", "load_balance_hosts"];
 
@@ -37,14 +36,15 @@ impl Address {
         password: Option<SecretFile>,
         schema: Option<&str>,
     ) -> Result<Self, String> {
-        let (rest, ssl) = split_tls_parameters(url)?;
+        let (base, query) = url.split_at(query_begin(url));
+        // User and password end at the first `@`: beyond one, a part of them would be host or database, and shown.
+        if base.matches('@').count() > 1 || !base.contains('@') && query.contains('@') {
+            return Err("has an `@` in the user, the password or a parameter: it is written as %40".to_owned());
+        }
+        let (rest, ssl) = split_tls_parameters(base, query)?;
         let mut config: Config = rest.parse().map_err(|error| not_understood(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
-        }
-        // User and password end at the last `@`: as part of a host, they would be shown.
-        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
-            return Err("has two `@`: one in the user or the password is written as %40".to_owned());
         }
         let tls = PostgresTls::parse(&ssl, &config)?;
         let connect_max = config.get_connect_timeout().copied().unwrap_or(CONNECT_MAX);
@@ -60,7 +60,6 @@ impl Address {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES);
         let password = if config.get_password().is_some() { None } else { password };
-        let (_, query) = url.split_at(query_begin(url));
         let is_shown = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| SHOWN.contains(&name));
         let shown: Vec<&str> = query.trim_start_matches('?').split('&').filter(is_shown).collect();
         let question = if shown.is_empty() { "" } else { "?" };
@@ -161,13 +160,12 @@ fn query_begin(url: &str) -> usize {
     url[host..].find('?').map_or(url.len(), |at| host + at)
 }
 
-fn split_tls_parameters(url: &str) -> Result<(String, Vec<(String, String)>), String> {
-    let (base, query) = url.split_at(query_begin(url));
+fn split_tls_parameters(base: &str, query: &str) -> Result<(String, Vec<(String, String)>), String> {
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());
     for pair in query.trim_start_matches('?').split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword"), value)) => {
-                let value = percent_decoded(value).ok_or_else(|| format!("`{value}` is not percent-encoded text"))?;
+                let value = percent_decoded(value).ok_or_else(|| format!("{name} is not percent-encoded text"))?;
                 // OpenSSL's binding panics at one.
                 if value.contains('\0') {
                     return Err(format!("{name} holds a NUL character, which no file has in its name"));
@@ -230,6 +228,10 @@ mod tests {
             ("postgres://u:s3cret@h/d?sslrootcert=/a%00b", "sslrootcert holds a NUL"),
             ("postgres://u:s3cret@h/d?gssencmode=disable", "has the parameter `gssencmode`"),
             ("postgres://u:p@s3cret@h/d", "is written as %40"),
+            ("postgres://u:p@s3/s3cret@h/d", "is written as %40"),
+            ("postgres://u:a/b?s3cret@h/d?sslmode=disable", "is written as %40"),
+            ("postgres://db.example/hw?user=u&password=p@s3cret", "is written as %40"),
+            ("postgres://u@h/d?sslcert=/c&sslkey=/k&sslpassword=s3cret%off", "sslpassword is not percent-encoded"),
             ("postgres://", "names no host"),
         ] {
             let error = Address::parse(url, None, None).unwrap_err();

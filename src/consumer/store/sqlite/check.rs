@@ -22,6 +22,9 @@ pub(in crate::consumer::store) fn check(path: &Path) -> Vec<Finding> {
             Finding::failed(about, format!("there is no directory {}; create it", directory.display()))
         }
         Ok(()) if !path.exists() => Finding::ok(about, format!("{shown} is missing; `run` creates it")),
+        Ok(()) if path.metadata().is_ok_and(|about| about.len() == 0) => {
+            Finding::ok(about, format!("{shown} is empty; `run` creates its tables"))
+        }
         Ok(()) => match open(path) {
             Ok(_) => Finding::ok(about, format!("{shown} has the tables of this version")),
             Err(error) => Finding::failed(about, error),
