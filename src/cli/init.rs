@@ -18,7 +18,6 @@ pub(crate) struct InitFlags {
     force: bool,
 }
 
-/// The shipped file, in which values replace defaults and examples.
 pub(crate) struct Template(String);
 
 impl Template {

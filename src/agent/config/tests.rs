@@ -3,10 +3,12 @@ use proptest::sample::select;
 
 use super::*;
 use crate::agent::counters::{AddReason, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::detector::limit::Level;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
-use crate::message::Stamp;
+use crate::message::{Direction, Severity, Stamp};
 use crate::testing::{damaged_text, hostile_value};
+use crate::units::BitRate;
 
 fn settings(text: &str) -> Result<Settings, String> {
     let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };

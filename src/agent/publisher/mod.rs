@@ -184,7 +184,6 @@ impl Publisher {
         self.look_up_at = Some(now + self.settings.spread.within(FIRST_FLUSH_MAX));
     }
 
-    /// Gives up looking for the topic, and forgets the problem that was found.
     pub fn cancel_look_up(&mut self) {
         self.look_up_at = None;
         if self.is_looking {
