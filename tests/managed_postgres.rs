@@ -307,9 +307,20 @@ fn a_pool_in_session_mode_serves_each_run_and_reader() {
     }
     tenant.until_stored(40);
     drop(pooler);
-    // Sessions that are handed over as they were left: storing clears them. Reading must not, in a pooler in transaction mode.
+    // Sessions that are handed over as they were left: storing clears them, and `check` needs no names. Reading must not clear them,
+    // in a pooler in transaction mode.
     let pooler = Pooler::start(&tenant.database, "session\ndefault_pool_size = 5\nserver_reset_query =");
     let mut consumer = consumer_at(&pooler.url);
+    let prepare = |client: &mut postgres::Client| {
+        let names = (0..30).map(|number| format!("PREPARE s{number} AS SELECT 1")).collect::<Vec<_>>();
+        client.batch_execute(&names.join(";")).unwrap();
+    };
+    let mut clients: Vec<_> =
+        (0..5).map(|_| postgres::Client::connect(&pooler.url, postgres::NoTls).unwrap()).collect();
+    clients.iter_mut().for_each(prepare);
+    drop(clients);
+    let printed = stdout_of(&consumer, &["check"]);
+    assert!(printed.contains("has the tables of this version"), "{printed}");
     for round in 4..8_u64 {
         produce(&kafka.address, &topic, &updates(round * 10 + 1..=(round + 1) * 10));
         let (_, log) = consumer.run_until_end();

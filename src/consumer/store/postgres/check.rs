@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use postgres::Client;
+use postgres::types::Type;
 
 use super::address::Address;
 use super::session::Support;
@@ -27,16 +28,17 @@ pub(in crate::consumer::store) fn check(address: &Address, now: DateTime<Utc>) -
     findings
 }
 
+/// Asks without named statements, which a pooler's session may hold already: a check that cleared them would change something.
 fn ask(address: &Address, now: DateTime<Utc>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let mut client = address.connect("highwater-consumer/check")?;
     findings.extend(server(&mut client, address, now)?);
     pooler::refuse(address, "highwater-consumer/check")?;
     let wanted = address.schema();
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT quote_ident(current_user), quote_ident(current_database()), coalesce($1::text, current_schema()),
                 (SELECT oid FROM pg_namespace WHERE nspname = coalesce($1::text, current_schema())),
                 has_database_privilege(current_database(), 'CREATE')",
-        &[&wanted],
+        &[(&wanted, Type::TEXT)],
     )?;
     let (schema, found, may_create): (Option<String>, Option<u32>, bool) = (row.get(2), row.get(3), row.get(4));
     let Some(schema) = schema else {
@@ -65,7 +67,7 @@ fn ask(address: &Address, now: DateTime<Utc>, findings: &mut Vec<Finding>) -> Re
 }
 
 fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<Vec<Finding>, StoreError> {
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
                 current_setting('server_encoding'), current_setting('transaction_read_only') = 'on', clock_timestamp()",
         &[],
@@ -104,7 +106,7 @@ fn clock(apart: TimeDelta) -> Option<Finding> {
 fn room_for_tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Finding, StoreError> {
     let QuotedNames { role, schema, .. } = names;
     let may = "SELECT has_schema_privilege($1::oid, 'CREATE') AND has_schema_privilege($1::oid, 'USAGE')";
-    if !client.query_one(may, &[&schema_oid])?.get::<_, bool>(0) {
+    if !client.query_typed_one(may, &[(&schema_oid, Type::OID)])?.get::<_, bool>(0) {
         let grant = migrations::grant(client)?;
         return Ok(Finding::failed(ABOUT, format!("role {role} may not create tables in {schema}: {grant}")));
     }
@@ -130,7 +132,7 @@ fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<V
         Finding::warning(ABOUT, why)
     }];
     // Creating a partition needs the rights of the table's owner, as retention does.
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT pg_has_role(c.relowner, 'USAGE'), quote_ident(pg_get_userbyid(c.relowner))
          FROM pg_class c WHERE c.oid = to_regclass('events')",
         &[],

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
+use postgres::types::Type;
 use postgres::{Client, Error, Transaction};
 
 use super::quoted;
@@ -187,14 +188,14 @@ fn places<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (&'r Row<'a>, Tab
 
 pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     let names = PARTITIONED.map(Table::name);
-    let row = transaction.query_one(
+    let row = transaction.query_typed_one(
         "SELECT current_setting('max_locks_per_transaction')::bigint
                 * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint),
                 count(i.inhrelid), t.number - 1
          FROM unnest($1::text[]) WITH ORDINALITY AS t (name, number)
          LEFT JOIN pg_inherits i ON i.inhparent = t.name::regclass
          GROUP BY t.number ORDER BY count(i.inhrelid) DESC, t.number LIMIT 1",
-        &[&names.as_slice()],
+        &[(&names.as_slice(), Type::TEXT_ARRAY)],
     )?;
     let number = |at| row.get::<_, i64>(at).unsigned_abs();
     Ok(Locks { table: names[usize::try_from(number(2)).unwrap_or(0)], partitions: number(1), room: number(0) })

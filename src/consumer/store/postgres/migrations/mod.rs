@@ -98,7 +98,7 @@ fn divergent(migration: &str, checksum: &str) -> StoreError {
 
 pub(super) fn grant(client: &mut Client) -> Result<String, StoreError> {
     let names = "SELECT quote_ident(coalesce(current_schema(), 'public')), quote_ident(current_user)";
-    let row = client.query_one(names, &[])?;
+    let row = client.query_typed_one(names, &[])?;
     let (schema, role): (&str, &str) = (row.get(0), row.get(1));
     Ok(format!(
         "as its owner: GRANT CREATE, USAGE ON SCHEMA {schema} TO {role}; or, as a superuser, CREATE SCHEMA highwater \
@@ -143,7 +143,7 @@ pub(super) fn conflicting_relation(client: &mut Client, schema_oid: u32) -> Resu
     let created: Vec<&str> = lines.filter_map(|line| line.strip_prefix("CREATE ")?.split_whitespace().nth(1)).collect();
     let named = "SELECT relname::text FROM pg_class WHERE relnamespace = $1 AND relname::text = ANY($2::text[])
                  ORDER BY array_position($2::text[], relname::text) LIMIT 1";
-    Ok(client.query_opt(named, &[&schema_oid, &created])?.map(|row| row.get(0)))
+    Ok(client.query_typed_opt(named, &[(&schema_oid, Type::OID), (&created, Type::TEXT_ARRAY)])?.map(|row| row.get(0)))
 }
 
 pub(super) fn version() -> i64 {
