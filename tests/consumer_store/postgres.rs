@@ -1,5 +1,7 @@
 //! PostgreSQL alone: partitions are few and are made again, several consumers make the schema once, and a wrong URL is named.
 
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Record};
 use highwater::consumer::checkpoint::Checkpoint;
@@ -10,7 +12,8 @@ use highwater::wire;
 use super::{StoreFixture, payloads};
 use crate::support::events::{event, link_rates, noon, rates_since, started, updated};
 use crate::support::postgres::Postgres;
-use crate::support::stores::{insert_checkpoint, store_options, topic_id};
+use crate::support::process::until;
+use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
 /// Events of more days than partitions are made for.
 #[test]
@@ -129,4 +132,44 @@ fn wrong_passwords_and_missing_databases_are_named() {
     assert!(matches!(&wrong, StoreError::Misconfigured(text) if text.contains("password")), "{wrong:?}");
     let away = fault("postgres://u:p@127.0.0.1:1/d");
     assert!(matches!(&away, StoreError::Unavailable(_)), "{away:?}");
+}
+
+/// Numbers that are dead letters leave a range for each of the others: what a batch reads of them does not grow with their number.
+#[test]
+fn an_agent_with_many_gaps_is_looked_up_by_its_newest_ranges() {
+    let test = "consumer_store::postgres::an_agent_with_many_gaps_is_looked_up_by_its_newest_ranges";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let database = postgres.database("gaps");
+    // From the sixth time on, PostgreSQL may take a plan that knows no numbers.
+    let store_every_second = |from: i64, batches: i64, size: i64| {
+        let mut store = StoreUrl::parse(&database.url, None, None).unwrap().open(&store_options("gaps"));
+        if from == 0 {
+            insert_checkpoint(&mut *store, &topic_id("events"), 0, &Checkpoint::default(), None).unwrap();
+        }
+        for offset in (from..from + batches * size).step_by(size as usize) {
+            let seqs = (offset..offset + size).map(|number| number.cast_unsigned() * 2 + 1);
+            let events: Vec<Event> = seqs.map(|seq| updated("gw", seq)).collect();
+            assert_eq!(
+                store.apply(&batch_of_events(offset, &events), Utc::now()).unwrap().inserted,
+                events.len() as u64
+            );
+        }
+    };
+    store_every_second(0, 1, 4_000);
+    let read = "SELECT coalesce(sum(idx_tup_read), 0)::bigint AS n FROM pg_stat_user_indexes WHERE relname = 'agent_sequences'";
+    let index_reads = || -> i64 { database.client().query_one(read, &[]).unwrap().get(0) };
+    // A session reports its statistics at the latest when it ends.
+    let settled = || {
+        let mut before = -1;
+        until("the statistics are complete", || {
+            std::thread::sleep(Duration::from_millis(700));
+            let now = index_reads();
+            (std::mem::replace(&mut before, now) == now).then_some(now)
+        })
+    };
+    let before = settled();
+    store_every_second(4_000, 20, 100);
+    assert_eq!(database.ask("SELECT count(*) FROM agent_sequences"), "(6000)");
+    let entries = settled() - before;
+    assert!((2_000..50_000).contains(&entries), "{entries} index entries for 2,000 events");
 }

@@ -128,14 +128,17 @@ const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges do not overlap: the search starts at the last one that begins below. Without a lock, which would write to each row.
+/// Ranges do not overlap: the search starts at the last one that begins below. `OFFSET 0` keeps it within both bounds: joined first,
+/// all ranges of an agent would be read for each number. Without a lock, which would write to each row.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.counted, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
-    CROSS JOIN LATERAL (SELECT coalesce(max(p.first_seq), 0) AS first_seq FROM agent_sequences p
-                        WHERE p.agent = b.agent AND p.epoch = b.epoch AND p.first_seq < b.first) AS before
-    JOIN agent_sequences s ON s.agent = b.agent AND s.epoch = b.epoch
-                          AND s.first_seq BETWEEN before.first_seq AND b.last + 1 AND s.last_seq >= b.first - 1
+    CROSS JOIN LATERAL (SELECT * FROM agent_sequences s
+                        WHERE s.agent = b.agent AND s.epoch = b.epoch AND s.last_seq >= b.first - 1
+                          AND s.first_seq BETWEEN (SELECT coalesce(max(p.first_seq), 0) FROM agent_sequences p
+                                                   WHERE p.agent = b.agent AND p.epoch = b.epoch AND p.first_seq < b.first)
+                                              AND b.last + 1
+                        OFFSET 0) AS s
     ORDER BY s.agent, s.epoch, s.first_seq";
 
 const DROP_RANGES: &str = "
