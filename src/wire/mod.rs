@@ -25,8 +25,9 @@ mod time;
 mod values;
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 #[cfg(feature = "consumer")]
@@ -189,33 +190,14 @@ fn id(id: EventId) -> SmolStr {
 
 const SOURCE: &str = "/highwater/";
 
+/// Characters other than RFC 3986's unreserved ones.
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn source(agent: &str) -> SmolStr {
     let mut encoded = SmolStrBuilder::new();
     encoded.push_str(SOURCE);
-    if agent.bytes().all(is_unreserved) {
-        encoded.push_str(agent);
-        return encoded.finish();
-    }
-    encode(agent, &mut encoded).expect("writing to memory does not fail");
+    utf8_percent_encode(agent, RESERVED).for_each(|part| encoded.push_str(part));
     encoded.finish()
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-fn encode(text: &str, encoded: &mut impl Write) -> fmt::Result {
-    text.bytes().try_for_each(|byte| match is_unreserved(byte) {
-        true => encoded.write_char(char::from(byte)),
-        false => write!(encoded, "%{byte:02X}"),
-    })
-}
-
-#[cfg(feature = "consumer")]
-pub(crate) fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    encode(text, &mut encoded).expect("writing to memory does not fail");
-    encoded
 }
 
 #[cfg(feature = "consumer")]

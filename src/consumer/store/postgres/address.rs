@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::utf8_percent_encode;
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, NoTls};
 
 use super::tls::{PostgresTls, Verify};
 use crate::config::SecretFile;
-use crate::wire::{percent_decoded, percent_encoded};
+use crate::wire::{RESERVED, percent_decoded};
 
 #[derive(Clone)]
 pub(in crate::consumer::store) struct Address {
@@ -125,7 +126,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("postgres://")?;
         if let Some(user) = self.config.get_user() {
-            write!(f, "{}@", percent_encoded(user))?;
+            write!(f, "{}@", utf8_percent_encode(user, RESERVED))?;
         }
         for (index, host) in self.config.get_hosts().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -133,13 +134,13 @@ impl fmt::Display for Address {
                 Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]")?,
                 Host::Tcp(name) => write!(f, "{comma}{name}")?,
                 #[cfg(unix)]
-                Host::Unix(path) => write!(f, "{comma}{}", percent_encoded(&path.to_string_lossy()))?,
+                Host::Unix(path) => write!(f, "{comma}{}", utf8_percent_encode(&path.to_string_lossy(), RESERVED))?,
             }
             if let Some(port) = self.config.get_ports().get(index).or(self.config.get_ports().first()) {
                 write!(f, ":{port}")?;
             }
         }
-        write!(f, "/{}{}", percent_encoded(&self.login().database), self.parameters)
+        write!(f, "/{}{}", utf8_percent_encode(&self.login().database, RESERVED), self.parameters)
     }
 }
 
