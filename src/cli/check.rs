@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::output;
-use crate::process::checks::{Finding, Grade, unreadable_files};
+use crate::process::checks::{Finding, Grade, User, unreadable_files};
 use crate::process::exit::Failure;
 use crate::units::counted;
 
@@ -66,12 +66,24 @@ pub(crate) fn unreadable_by_service(user: &str, files: &[PathBuf]) -> Vec<Findin
     }
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|file| std::fs::read_to_string(file).unwrap_or_default());
     let hidden = if Path::new("/run/systemd/system").is_dir() { HIDDEN_BY_UNIT } else { &[] };
-    unreadable_files(user, (&passwd, &group), hidden, files)
+    unreadable_files(User::find(user, &passwd, &group).as_ref(), hidden, files)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_units_hide_what_check_says() {
+        for unit in ["agent", "consumer"] {
+            let path = format!("{}/systemd/highwater-{unit}.service", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(
+                ["ProtectHome=yes", "PrivateTmp=yes"].iter().all(|line| text.lines().any(|found| found == *line)),
+                "{unit}"
+            );
+        }
+    }
 
     #[test]
     fn a_failed_check_is_a_failure_and_a_warning_is_none() {

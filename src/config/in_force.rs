@@ -1,6 +1,7 @@
 //! The configuration in force, as a file with the source of each value.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -46,6 +47,13 @@ impl Layers {
             }
         }
         Ok(text)
+    }
+
+    /// Returns the file, if it sets `key` and no variable or flag does.
+    pub fn file_that_sets(&self, key: &str) -> Option<&Path> {
+        let (path, text) = self.file.as_ref()?;
+        let is_overridden = self.overrides.iter().any(|set| set.key == key);
+        (!is_overridden && found(&text.parse().ok()?, key).is_some()).then_some(path)
     }
 
     /// Returns the name of the variable or flag that sets a key, or the line of the file; `None` where nothing does.

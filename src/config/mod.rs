@@ -231,15 +231,6 @@ impl Layers {
         Ok(self.file.iter().map(|(path, _)| path.clone()).chain(named).collect())
     }
 
-    /// Returns the file, if it sets `key` and no variable or flag does.
-    pub fn file_that_sets(&self, key: &str) -> Option<&Path> {
-        let (path, text) = self.file.as_ref()?;
-        let is_overridden = self.overrides.iter().any(|set| set.key == key);
-        let is_set =
-            |table: Table| key.split('.').try_fold(&Value::Table(table), |value, part| value.get(part)).is_some();
-        (!is_overridden && text.parse().is_ok_and(is_set)).then_some(path)
-    }
-
     fn merged(&self) -> Result<Table, ConfigError> {
         let mut merged = match &self.file {
             Some((_, text)) => text.parse().map_err(|e| self.syntax(&e))?,

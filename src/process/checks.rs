@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -78,53 +77,72 @@ pub fn may_write(directory: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot write to {}: {}", there.display(), std::io::Error::from(error)))
 }
 
-/// Finds the files that a user may not read, by the texts of /etc/passwd and /etc/group, or that are in `hidden` directories.
-pub fn unreadable_files(user: &str, (passwd, group): (&str, &str), hidden: &[&str], files: &[PathBuf]) -> Vec<Finding> {
-    fn fields(line: &str) -> Vec<&str> {
-        line.split(':').collect()
-    }
-    let of_user = |fields: Vec<&str>| match *fields {
-        [name, _, uid, gid, ..] if name == user => Some((uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?)),
-        _ => None,
-    };
-    let of_member = |fields: Vec<&str>| match *fields {
-        [_, _, gid, members] if members.split(',').any(|member| member == user) => gid.parse::<u32>().ok(),
-        _ => None,
-    };
-    let Some((uid, gid)) = passwd.lines().map(fields).find_map(of_user) else { return Vec::new() };
-    let groups: Vec<u32> = group.lines().map(fields).filter_map(of_member).chain([gid]).collect();
-    let may = |right: u32, about: &Metadata| {
-        let class = if about.uid() == uid {
-            6
-        } else if groups.contains(&about.gid()) {
-            3
-        } else {
-            0
-        };
-        about.mode() >> class & right != 0
-    };
-    let lacks = |right: u32, path: &Path| path.metadata().is_ok_and(|about| !may(right, &about));
+/// Returns what keeps a service's user from its files; nothing if there is no such user. Those in `hidden` directories the service
+/// does not see at all.
+pub fn unreadable_files(user: Option<&User>, hidden: &[&str], files: &[PathBuf]) -> Vec<Finding> {
+    let Some(user) = user else { return Vec::new() };
     // The directories of a link, and those of its target.
-    let paths = || files.iter().flat_map(|file| [Some(file.clone()), file.canonicalize().ok()]).flatten();
-    let closed = |file: PathBuf| file.ancestors().skip(1).find(|directory| lacks(0o1, directory)).map(Path::to_owned);
-    let is_hidden = |path: &PathBuf| hidden.iter().any(|directory| path.starts_with(directory));
-    let gone: BTreeSet<PathBuf> = paths().filter(is_hidden).collect();
-    let closed: BTreeSet<PathBuf> = paths().filter(|path| !is_hidden(path)).filter_map(closed).collect();
-    let of_hidden = |file: &PathBuf| {
-        let file = file.display();
-        Finding::failed("service", format!("the unit hides {file}: move it, as to /etc/highwater"))
-    };
+    let paths: BTreeSet<PathBuf> =
+        files.iter().flat_map(|file| [Some(file.clone()), file.canonicalize().ok()]).flatten().collect();
+    let (gone, seen): (Vec<_>, Vec<_>) =
+        paths.iter().partition(|path| hidden.iter().any(|directory| path.starts_with(directory)));
+    let closed =
+        |path: &&PathBuf| path.ancestors().skip(1).find(|directory| user.lacks(0o1, directory)).map(Path::to_owned);
+    let closed: BTreeSet<PathBuf> = seen.iter().filter_map(closed).collect();
+    let name = &user.name;
+    let of_hidden = |file: &PathBuf| format!("the unit hides {}: move it, as to /etc/highwater", file.display());
     let of_directory = |directory: &PathBuf| {
         let directory = directory.display();
-        let remedy = format!("chmod o+x {directory}, or name files elsewhere");
-        Finding::failed("service", format!("{user} may not look into {directory}: {remedy}"))
+        format!("{name} may not look into {directory}: chmod o+x {directory}, or name files elsewhere")
     };
     let of_file = |file: &PathBuf| {
         let file = file.display();
-        Finding::failed("service", format!("{user} may not read {file}: chgrp {user} {file} && chmod 640 {file}"))
+        format!("{name} may not read {file}: chgrp {name} {file} && chmod 640 {file}")
     };
-    let unreadable = files.iter().filter(|file| lacks(0o4, file)).map(of_file);
-    gone.iter().map(of_hidden).chain(closed.iter().map(of_directory)).chain(unreadable).collect()
+    let unreadable = files.iter().filter(|file| user.lacks(0o4, file)).map(of_file);
+    let texts = gone.into_iter().map(of_hidden).chain(closed.iter().map(of_directory)).chain(unreadable);
+    texts.map(|text| Finding::failed("service", text)).collect()
+}
+
+#[derive(Clone, Debug)]
+pub struct User {
+    name: String,
+    uid: u32,
+    groups: Vec<u32>,
+}
+
+impl User {
+    /// Finds a user in the texts of /etc/passwd and /etc/group.
+    pub fn find(name: &str, passwd: &str, group: &str) -> Option<Self> {
+        fn fields(line: &str) -> Vec<&str> {
+            line.split(':').collect()
+        }
+        let of_user = |fields: Vec<&str>| match *fields {
+            [user, _, uid, gid, ..] if user == name => Some((uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?)),
+            _ => None,
+        };
+        let of_member = |fields: Vec<&str>| match *fields {
+            [_, _, gid, members] if members.split(',').any(|member| member == name) => gid.parse::<u32>().ok(),
+            _ => None,
+        };
+        let (uid, gid) = passwd.lines().map(fields).find_map(of_user)?;
+        let groups = group.lines().map(fields).filter_map(of_member).chain([gid]).collect();
+        Some(Self { name: name.to_owned(), uid, groups })
+    }
+
+    /// Returns true if the mode of an existing path denies this user a right: 4 to read, 1 to look into a directory.
+    fn lacks(&self, right: u32, path: &Path) -> bool {
+        path.metadata().is_ok_and(|about| {
+            let class = if about.uid() == self.uid {
+                6
+            } else if self.groups.contains(&about.gid()) {
+                3
+            } else {
+                0
+            };
+            about.mode() >> class & right == 0
+        })
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +173,7 @@ mod tests {
         let remedy = |passwd: &str, group: &str, mode: u32| {
             set(&file, mode);
             let files = [file.clone(), directory.path().join("missing")];
-            let findings = unreadable_files("hw", (passwd, group), &[], &files);
+            let findings = unreadable_files(User::find("hw", passwd, group).as_ref(), &[], &files);
             assert!(findings.len() < 2 && findings.iter().all(Finding::is_problem), "{findings:?}");
             findings.into_iter().next().map(|finding| finding.text)
         };
@@ -178,12 +196,9 @@ mod tests {
         let file = file.display();
         assert_eq!(said, format!("hw may not read {file}: chgrp hw {file} && chmod 640 {file}"));
         assert_eq!(remedy("root:x:0:0::/:/bin/sh\n", &member, 0o600), None, "there is no such user");
-        let hidden = unreadable_files(
-            "hw",
-            (&stranger, ""),
-            &[directory.path().to_str().unwrap()],
-            &[directory.path().join("secret")],
-        );
+        let user = User::find("hw", &stranger, "");
+        let hidden =
+            unreadable_files(user.as_ref(), &[directory.path().to_str().unwrap()], &[directory.path().join("secret")]);
         assert!(hidden[0].text.ends_with("move it, as to /etc/highwater"), "{hidden:?}");
         set(directory.path(), 0o700);
         let said = remedy(&stranger, "", 0o644).unwrap();

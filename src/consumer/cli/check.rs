@@ -5,7 +5,7 @@ use clap::Args;
 use super::common::{Common, SERVICE_USER};
 use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, valid_configuration};
 use crate::cli::output;
-use crate::config::CONSUMER_KEYS;
+use crate::config::{CONSUMER_KEYS, Layers};
 use crate::consumer::config::Settings;
 use crate::kafka::admin::{Admin, TopicLookup};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
@@ -54,17 +54,7 @@ impl ConsumerCheck {
         output::print(&format!("{settings}\n"))?;
         let mut report = CheckReport::default();
         report.add(&valid_configuration(self.common.absent_file()))?;
-        let with_password = layers.file_that_sets("store.url").filter(|_| settings.store.holds_password());
-        if let Some(file) = with_password.filter(|file| file.metadata().is_ok_and(|about| about.mode() & 0o4 != 0)) {
-            let file = file.display();
-            let remedy = match self.common.is_of_service() {
-                true => format!("chgrp {SERVICE_USER} {file} && chmod 640 {file}"),
-                false => format!("chmod 600 {file}"),
-            };
-            let text =
-                format!("everybody may read {file}, and the password in it: {remedy}, or set store.password_file");
-            report.add(&Finding::warning("configuration", text))?;
-        }
+        report.add_all(self.readable_password(&layers, &settings))?;
         if self.common.is_of_service() {
             let files = [layers.named_files().map_err(Failure::config)?, settings.store.files()].concat();
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
@@ -75,6 +65,19 @@ impl ConsumerCheck {
             report.add_all(settings.store.check(SystemClock::default().wall()))?;
         }
         report.end()
+    }
+
+    /// Warns of a file with a password in `store.url` that everybody may read.
+    fn readable_password(&self, layers: &Layers, settings: &Settings) -> Option<Finding> {
+        let file = layers.file_that_sets("store.url").filter(|_| settings.store.holds_password())?;
+        let is_readable = file.metadata().is_ok_and(|about| about.mode() & 0o4 != 0);
+        let file = is_readable.then(|| file.display())?;
+        let remedy = match self.common.is_of_service() {
+            true => format!("chgrp {SERVICE_USER} {file} && chmod 640 {file}"),
+            false => format!("chmod 600 {file}"),
+        };
+        let text = format!("everybody may read {file}, and the password in it: {remedy}, or set store.password_file");
+        Some(Finding::warning("configuration", text))
     }
 }
 
