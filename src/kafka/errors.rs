@@ -185,23 +185,25 @@ pub fn not_created(error: &KafkaError) -> String {
     }
 }
 
+const CERTIFICATES: &str = "it has to hold certificates in PEM, which begin with -----BEGIN CERTIFICATE-----";
+
+/// Properties that name a file, their keys below `kafka.tls`, and the remedies.
+const TLS_FILES: [(&str, &str, &str); 3] = [
+    ("ssl.ca.location", "ca_file", CERTIFICATES),
+    ("ssl.certificate.location", "certificate_file", CERTIFICATES),
+    (
+        "ssl.key.location",
+        "key_file",
+        "it has to be the key of kafka.tls.certificate_file, in PEM; kafka.tls.key_password_file opens one that is encrypted",
+    ),
+];
+
 /// Explains an error such as `ssl.key.location failed: ssl/ssl_rsa.c:428:… error:0A080009:SSL routines::PEM lib`.
 fn unusable_file(reason: &str) -> Option<String> {
-    let certificates = "it has to hold certificates in PEM, which begin with -----BEGIN CERTIFICATE-----";
-    let [ca, certificate, key] = [
-        ("ssl.ca.location", "ca_file", certificates),
-        ("ssl.certificate.location", "certificate_file", certificates),
-        (
-            "ssl.key.location",
-            "key_file",
-            "it has to be the key of kafka.tls.certificate_file, in PEM; kafka.tls.key_password_file opens one that is encrypted",
-        ),
-    ];
-    let (rest, (_, name, remedy)) = [ca, certificate, key]
-        .into_iter()
-        .find_map(|file| Some((reason.split_once(&format!("{} failed: ", file.0))?.1, file)))?;
+    let (property, rest) = reason.split_once(" failed: ")?;
+    let (_, key, remedy) = TLS_FILES.iter().find(|(name, ..)| *name == property)?;
     let cause = rest.rsplit("::").next().unwrap_or(rest);
-    Some(format!("kafka.tls.{name} cannot be used ({cause}): {remedy}"))
+    Some(format!("kafka.tls.{key} cannot be used ({cause}): {remedy}"))
 }
 
 pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-/// Exponential backoff. Pauses of up to 60 s are shortened by up to a quarter at random, so that consumers do not retry at the same
-/// time.
+/// Exponential backoff. [`Self::pause`] is shortened by up to a quarter at random, so that consumers do not retry at the same time.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,
@@ -47,8 +46,8 @@ mod tests {
             assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
         }
         backoff.reset();
-        let seconds = [5, 300].map(Duration::from_secs);
-        let waits: Vec<u64> = (0..8).map(|_| backoff.next(seconds[0], seconds[1]).as_secs()).collect();
+        let (first, longest) = (Duration::from_secs(5), Duration::from_secs(300));
+        let waits: Vec<u64> = (0..8).map(|_| backoff.next(first, longest).as_secs()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
         backoff.reset();
         assert!(backoff.pause() <= Duration::from_secs(1));
