@@ -8,8 +8,7 @@ use std::process::{Command, Output};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-use super::netns::skip;
-use super::process::{script, signal, until};
+use super::process::{script, server_or_skip, signal, until};
 
 pub(crate) struct Postgres {
     url: String,
@@ -37,13 +36,8 @@ pub(crate) fn once_each(count: usize) -> String {
 impl Postgres {
     /// Returns the running server; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
-        let url = std::env::var("HIGHWATER_TEST_POSTGRES");
-        let directory = std::env::var_os("HIGHWATER_TEST_POSTGRES_DIR");
-        let Some((url, directory)) = url.ok().zip(directory) else {
-            skip(test, "needs PostgreSQL");
-            return None;
-        };
-        Some(Self { url, directory: directory.into(), home: None, version: None })
+        let (url, directory) = server_or_skip(test, "POSTGRES", "needs PostgreSQL")?;
+        Some(Self { url, directory, home: None, version: None })
     }
 
     /// Starts a server that this test may stop and kill, in a directory of its own.

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::netns::skip;
-use super::process::{script, signal};
+use super::process::{script, server_or_skip, signal};
 
 pub(crate) struct Registry {
     /// URL of its Confluent interface.
@@ -19,13 +18,8 @@ pub(crate) struct Registry {
 impl Registry {
     /// Returns the running registry; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
-        let url = std::env::var("HIGHWATER_TEST_REGISTRY");
-        let directory = std::env::var_os("HIGHWATER_TEST_REGISTRY_DIR");
-        let Some((url, directory)) = url.ok().zip(directory) else {
-            skip(test, "needs a schema registry");
-            return None;
-        };
-        Some(Self { url, directory: directory.into(), home: None })
+        let (url, directory) = server_or_skip(test, "REGISTRY", "needs a schema registry")?;
+        Some(Self { url, directory, home: None })
     }
 
     /// Makes one that this test may stop and kill; it does not run yet.

@@ -9,9 +9,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
-use super::netns::skip;
 use super::postgres::Postgres;
-use super::process::{script, signal};
+use super::process::{script, server_or_skip, signal};
 use super::proxy::Proxy;
 
 /// Several brokers, each of which holds every message: one of three may be gone.
@@ -76,13 +75,8 @@ pub(crate) struct Kafka {
 impl Kafka {
     /// Returns the running Kafka; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
-        let address = std::env::var("HIGHWATER_TEST_KAFKA");
-        let directory = std::env::var_os("HIGHWATER_TEST_KAFKA_DIR");
-        let Some((address, directory)) = address.ok().zip(directory) else {
-            skip(test, "needs Kafka");
-            return None;
-        };
-        Some(Self { address, directory: directory.into(), own: false })
+        let (address, directory) = server_or_skip(test, "KAFKA", "needs Kafka")?;
+        Some(Self { address, directory, own: false })
     }
 
     /// Starts one that this test may stop and kill, in a directory of its own.
