@@ -36,7 +36,6 @@ fn features() -> Vec<&'static str> {
     all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
 }
 
-/// Verbosity of the log on standard error.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Verbosity {
     /// Log more (-vv: everything)

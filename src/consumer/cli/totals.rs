@@ -56,7 +56,6 @@ pub(super) struct TotalsFlags {
     until: Option<When>,
 }
 
-/// The traffic that a limit watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum TotalsScope {
     /// A single link

@@ -23,8 +23,6 @@ pub(super) struct Topic {
     stored: Stored,
 }
 
-/// States of reading a topic.
-///
 /// ```text
 ///                    offsets found                 store unavailable
 ///  AwaitingOffsets ────────────────────► Reading ────────────────────► Paused

@@ -146,7 +146,6 @@ struct Round<'a> {
     until: Duration,
     clock: SystemClock,
     progress: &'a StoreProgress,
-    /// Reason for which a partition was left.
     blocked: Option<String>,
 }
 
