@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::support::agent::{self, Agent, until};
 use crate::support::events::updated;
-use crate::support::netns::skip;
 use crate::support::pipeline::busy_config;
 use crate::support::process::under;
 use crate::support::services::Kafka;
+use crate::support::skips::skip;
 
 /// Asserts that each number from 1 to `accepted` of one epoch arrived, in order but for what was sent again; and nothing else.
 fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::agent::{Agent, command, until};
-use crate::support::netns::{inside, ip, ip_can, skip};
+use crate::support::netns::{inside, ip, ip_can};
 use crate::support::services::Kafka;
+use crate::support::skips::skip;
 use crate::support::veth::Veth;
 
 fn config(kafka: &Kafka, topic: &str, pattern: &str) -> String {

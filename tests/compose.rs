@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::netns::skip;
 use crate::support::postgres::Database;
 use crate::support::process::{Running, Spawned, is_installed, output_of};
 use crate::support::services::{Kafka, kafka_and_postgres};
+use crate::support::skips::skip;
 use crate::support::{agent, consumer};
 
 /// Returns the services as docker-compose, which brings what reads YAML, makes them of both files and `.env`.

@@ -20,7 +20,8 @@ use highwater::process::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
 
 use crate::support::agent::until;
-use crate::support::netns::{Namespace, inside, ip, ip_can, skip};
+use crate::support::netns::{Namespace, inside, ip, ip_can};
+use crate::support::skips::skip;
 
 /// A source, and the links that it reported, by ifindex.
 struct Follower {

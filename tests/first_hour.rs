@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use crate::support::agent::command;
 use crate::support::consumer;
-use crate::support::netns::skip;
 use crate::support::process::{Spawned, output_of, until};
 use crate::support::registry::Registry;
 use crate::support::services::{Kafka, kafka_and_postgres};
+use crate::support::skips::skip;
 
 /// Returns whether no configuration of this host would be read.
 fn has_no_files(test: &str) -> bool {

@@ -26,10 +26,10 @@ use tempfile::TempDir;
 use crate::support::agent::{self, Agent};
 use crate::support::consumer;
 use crate::support::events::{breach, event, link_rates, loss, noon, rates, sample, started, updated};
-use crate::support::netns::skip;
 use crate::support::postgres::Postgres;
 use crate::support::process::{is_installed, output_of};
 use crate::support::services::Kafka;
+use crate::support::skips::skip;
 use crate::support::stores::insert_checkpoint;
 
 const DIRECTORY: &str = "HIGHWATER_TEST_FIXTURES";

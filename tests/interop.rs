@@ -17,10 +17,10 @@ use crate::support::consumer::Consumer;
 use crate::support::events::{
     breach, event, link_rates, loss, noon, produce_raw, rates_since, sample, started, updated,
 };
-use crate::support::netns::skip;
 use crate::support::process::Spawned;
 use crate::support::registry::Registry;
 use crate::support::services::{Kafka, kafka_and_postgres};
+use crate::support::skips::skip;
 
 fn python_or_skip(test: &str) -> Option<String> {
     let python = std::env::var("HIGHWATER_TEST_PYTHON").ok();

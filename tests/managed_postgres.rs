@@ -12,11 +12,11 @@ use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{Consumer, command};
 use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updates};
 use crate::support::failpoints;
-use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::process::{is_installed, output_of, until};
 use crate::support::services::{Kafka, kafka_and_own_postgres, kafka_and_postgres};
+use crate::support::skips::skip;
 use crate::support::stores::{batch_of_events, insert_checkpoint, store_options, topic_id};
 
 const PLAN: &str = "max_connections = 10\nsuperuser_reserved_connections = 3";

@@ -12,11 +12,11 @@ use crate::support::agent::{self, Agent, until};
 use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated};
 use crate::support::failpoints::{self, until_stopped};
-use crate::support::netns::skip;
 use crate::support::pipeline::busy_config;
 use crate::support::process::under;
 use crate::support::proxy::Proxy;
 use crate::support::services::kafka_and_own_postgres;
+use crate::support::skips::skip;
 
 /// systemd's end of a service: a socket for its messages.
 struct Manager {

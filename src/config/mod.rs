@@ -49,7 +49,7 @@ const KEYS: &[&str] = &[
     "kafka.registry.give_up",
 ];
 
-/// Lacks `limit` and `kafka.properties`, which only the file has.
+/// Without `limit`, `link` and `kafka.properties`, which no variable sets.
 pub const AGENT_KEYS: &[&str] = &[
     "agent",
     "interval",

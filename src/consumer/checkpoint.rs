@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_is_known_by_its_end_and_by_both_records() {
+    fn a_recreated_topic_is_known_by_its_end_and_by_both_records() {
         use AnchorRecord::{Gone, Record};
         let (last, anchor) = (print(90, 9), print(50, 5));
         let checkpoint =
@@ -119,7 +119,7 @@ mod tests {
     proptest::proptest! {
         /// In the new topic, whatever is in it, all below `next_offset` is read, unless retention has taken all that was known.
         #[test]
-        fn no_record_of_a_topic_made_anew_is_lost(
+        fn no_record_of_a_recreated_topic_is_lost(
             holes in proptest::array::uniform2(proptest::bool::ANY), low in 0..=90_i64, more in 0..50_i64
         ) {
             let checkpoint = Checkpoint {

@@ -10,7 +10,8 @@ use super::errors::unreachable_address;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const BROKERS_MAX: usize = 3;
 
-/// Names the first broker that cannot be resolved or reached, with the remedy. Blocks for at most two seconds a broker.
+/// Names the first broker that cannot be resolved or reached, with the remedy. Tries each address of a few brokers for at most two
+/// seconds; the resolver has its own limits.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

@@ -18,7 +18,7 @@ pub struct Field {
     pub index: usize,
     pub name: &'static str,
     pub json_key: &'static str,
-    pub of: FieldType,
+    pub field_type: FieldType,
     pub presence: FieldPresence,
     pub doc: &'static str,
 }
@@ -98,7 +98,7 @@ macro_rules! fields {
                 index: Place::$constant as usize,
                 name: stringify!($name),
                 json_key: concat!(",\"", stringify!($name), "\":"),
-                of: $of,
+                field_type: $of,
                 presence: FieldPresence::$presence,
                 doc: $doc,
             };
@@ -293,7 +293,7 @@ fn below_2_63(field: &'static Field, number: u64) -> Result<u64, FieldError> {
 }
 
 fn no_word(field: &'static Field, word: &str) -> FieldError {
-    let FieldType::Word(words) = field.of else { return FieldError::new(field.name, "is no word") };
+    let FieldType::Word(words) = field.field_type else { return FieldError::new(field.name, "is no word") };
     FieldError::new(field.name, format!("`{word}` is none of {}", words.join(", ")))
 }
 
@@ -313,7 +313,7 @@ impl<'a, const N: usize> FieldValues<'a, N> {
 
     fn take<T: FieldData>(&mut self, field: &'static Field) -> Result<T, FieldError> {
         let value = self.0[field.index].take();
-        let default = || match field.of {
+        let default = || match field.field_type {
             FieldType::Text => FieldValue::Text("".into()),
             OverLimits => FieldValue::OverLimits(Cow::Borrowed(&[])),
             _ => FieldValue::Number(0),

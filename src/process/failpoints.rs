@@ -4,7 +4,7 @@
 //! ```text
 //! FAILPOINTS='send-before=3*off->return'   killed, as by SIGKILL, at the fourth passing
 //! FAILPOINTS='copying=1*return(stop)'      stopped, as by SIGSTOP, until SIGCONT
-//! FAILPOINTS='guard-2-out=return'          runs without that guard
+//! FAILPOINTS='guard-2=return'              runs without that guard
 //! ```
 
 use std::time::Duration;

@@ -32,8 +32,8 @@ fn json_object(fields: &[Field], indent: &str) -> String {
     let required = fields.iter().filter(|field| field.presence == FieldPresence::Required);
     let required: Vec<String> = required.map(|field| format!("\"{}\"", field.name)).collect();
     let properties = fields.iter().map(|field| {
-        let of = json_type(field, &format!("{indent}  "));
-        format!("{indent}  \"{}\": {{{of}, \"description\": {}}}", field.name, json!(field.doc))
+        let kind = json_type(field, &format!("{indent}  "));
+        format!("{indent}  \"{}\": {{{kind}, \"description\": {}}}", field.name, json!(field.doc))
     });
     let properties = properties.collect::<Vec<_>>().join(",\n");
     let required = required.join(", ");
@@ -46,7 +46,7 @@ fn json_object(fields: &[Field], indent: &str) -> String {
 fn json_type(field: &Field, indent: &str) -> String {
     // A required field counts from 1, or has a character at least.
     let least = u8::from(field.presence == FieldPresence::Required);
-    match field.of {
+    match field.field_type {
         FieldType::Version | FieldType::UInt32 => format!(r#""type": "integer", "minimum": {least}"#),
         FieldType::UInt64 => format!(r#""type": "integer", "minimum": {least}, "maximum": {}"#, i64::MAX),
         FieldType::Text if least > 0 => format!(r#""type": "string", "minLength": {least}"#),
@@ -62,7 +62,7 @@ fn json_type(field: &Field, indent: &str) -> String {
         }
         FieldType::Bytes => r#""type": "string", "contentEncoding": "base64""#.to_owned(),
         FieldType::Links | FieldType::OverLimits => {
-            let ItemType { doc, fields, .. } = items(field.of);
+            let ItemType { doc, fields, .. } = items(field.field_type);
             let inner = format!("{indent}  ");
             let object = json_object(fields, &inner);
             format!(
@@ -73,8 +73,8 @@ fn json_type(field: &Field, indent: &str) -> String {
     }
 }
 
-fn items(of: FieldType) -> ItemType {
-    of.items().expect("a list of items has their type")
+fn items(field_type: FieldType) -> ItemType {
+    field_type.items().expect("a list of items has their type")
 }
 
 fn avro_schema() -> String {
@@ -95,14 +95,14 @@ fn avro_schema() -> String {
 
 fn avro_fields(fields: &[Field], indent: &str) -> String {
     let field = |field: &Field| {
-        let of = avro_type(field.of, indent);
-        let typed = match (field.presence, field.of) {
-            (FieldPresence::Required, _) => format!(r#""type": {of}"#),
-            (FieldPresence::Defaulted, FieldType::Text) => format!(r#""type": {of}, "default": """#),
-            (FieldPresence::Defaulted, FieldType::OverLimits) => format!(r#""type": {of}, "default": []"#),
-            (FieldPresence::Defaulted, _) => format!(r#""type": {of}, "default": 0"#),
+        let kind = avro_type(field.field_type, indent);
+        let typed = match (field.presence, field.field_type) {
+            (FieldPresence::Required, _) => format!(r#""type": {kind}"#),
+            (FieldPresence::Defaulted, FieldType::Text) => format!(r#""type": {kind}, "default": """#),
+            (FieldPresence::Defaulted, FieldType::OverLimits) => format!(r#""type": {kind}, "default": []"#),
+            (FieldPresence::Defaulted, _) => format!(r#""type": {kind}, "default": 0"#),
             (FieldPresence::Nullable | FieldPresence::Optional, _) => {
-                format!(r#""type": ["null", {of}], "default": null"#)
+                format!(r#""type": ["null", {kind}], "default": null"#)
             }
         };
         format!(r#"{indent}{{"name": "{}", {typed}, "doc": {}}}"#, field.name, json!(field.doc))
@@ -110,8 +110,8 @@ fn avro_fields(fields: &[Field], indent: &str) -> String {
     fields.iter().map(field).collect::<Vec<_>>().join(",\n")
 }
 
-fn avro_type(of: FieldType, indent: &str) -> String {
-    match of {
+fn avro_type(field_type: FieldType, indent: &str) -> String {
+    match field_type {
         FieldType::Version => r#""int""#.to_owned(),
         FieldType::UInt32 | FieldType::UInt64 => r#""long""#.to_owned(),
         FieldType::Text | FieldType::Epoch | FieldType::Word(_) => r#""string""#.to_owned(),
@@ -120,7 +120,7 @@ fn avro_type(of: FieldType, indent: &str) -> String {
         FieldType::Ranges => r#"{"type": "array", "items": {"type": "array", "items": "long"}}"#.to_owned(),
         FieldType::Bytes => r#""bytes""#.to_owned(),
         FieldType::Links | FieldType::OverLimits => {
-            let ItemType { name, doc, fields } = items(of);
+            let ItemType { name, doc, fields } = items(field_type);
             let fields = avro_fields(fields, &format!("{indent}  "));
             let record = format!(r#"{{"type": "record", "name": "{name}", "doc": {}, "fields": ["#, json!(doc));
             format!(r#"{{"type": "array", "items": {record}{}{fields}{}{indent}]}}}}"#, '\n', '\n')
@@ -157,7 +157,7 @@ fn protobuf_fields(fields: &[Field], indent: &str) -> String {
     for field in fields {
         text.push_str(&comment(field.doc, indent));
         let (name, tag) = (field.name, field.index + 1);
-        let of = match field.of {
+        let kind = match field.field_type {
             FieldType::Version | FieldType::UInt32 => "uint32",
             FieldType::UInt64 => "uint64",
             FieldType::Text | FieldType::Epoch | FieldType::Word(_) => "string",
@@ -165,22 +165,22 @@ fn protobuf_fields(fields: &[Field], indent: &str) -> String {
             FieldType::Bool => "bool",
             FieldType::Ranges => "Range",
             FieldType::Bytes => "bytes",
-            FieldType::Links | FieldType::OverLimits => items(field.of).name,
+            FieldType::Links | FieldType::OverLimits => items(field.field_type).name,
         };
         // A message always knows whether it is set.
-        let label = match (field.of, field.presence) {
+        let label = match (field.field_type, field.presence) {
             (FieldType::Ranges | FieldType::Links | FieldType::OverLimits, _) => "repeated ",
             (FieldType::Time, _) | (_, FieldPresence::Required | FieldPresence::Defaulted) => "",
             (_, FieldPresence::Nullable | FieldPresence::Optional) => "optional ",
         };
-        writeln!(text, "{indent}{label}{of} {name} = {tag};").expect("writing to memory does not fail");
+        writeln!(text, "{indent}{label}{kind} {name} = {tag};").expect("writing to memory does not fail");
     }
     text
 }
 
 fn protobuf_items(fields: &[Field]) -> String {
     let mut text = String::new();
-    for ItemType { name, doc, fields } in fields.iter().filter_map(|field| field.of.items()) {
+    for ItemType { name, doc, fields } in fields.iter().filter_map(|field| field.field_type.items()) {
         let (doc, of_fields) = (comment(doc, "  "), protobuf_fields(fields, "    "));
         write!(text, "\n{doc}  message {name} {{\n{of_fields}  }}\n").expect("writing to memory does not fail");
         text.push_str(&protobuf_items(fields));

@@ -85,7 +85,7 @@ impl<'de> DeserializeSeed<'de> for ValueOf {
     type Value = Option<FieldValue<'de>>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        Ok(match self.0.of {
+        Ok(match self.0.field_type {
             FieldType::Version | FieldType::UInt32 => {
                 Option::<u32>::deserialize(from)?.map(|number| FieldValue::Number(number.into()))
             }

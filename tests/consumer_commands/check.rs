@@ -11,9 +11,9 @@ use highwater::wire;
 use super::stage_topic;
 use crate::support::consumer::{Consumer, command};
 use crate::support::events::{event, produce, started, updates};
-use crate::support::netns::skip;
 use crate::support::process::{Spawned, output_of};
 use crate::support::services::kafka_and_own_postgres;
+use crate::support::skips::skip;
 use crate::support::stores::{insert_checkpoint, store_options};
 
 #[test]

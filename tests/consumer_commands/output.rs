@@ -11,9 +11,9 @@ use super::{CommandFixture, Home, MAKE_OLD, TEXT_SETTINGS, sql_of_gap};
 use crate::consumer_reports::{store_hour_or_day, store_windows, window, with_partitions};
 use crate::support::consumer::command;
 use crate::support::events::{breach, event, loss, updated, utc};
-use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
 use crate::support::process::{Spawned, is_installed, output_of};
+use crate::support::skips::skip;
 
 /// Output and exit code of a command.
 #[derive(Debug, PartialEq)]

@@ -9,10 +9,10 @@ use super::{open_store, options_for, postgres, servers_with_fail_points, store_f
 use crate::support::consumer::{self, Consumer};
 use crate::support::events::{produce, updated, updates};
 use crate::support::faketime;
-use crate::support::netns::skip;
 use crate::support::postgres::Database;
 use crate::support::process::Running;
 use crate::support::services::Kafka;
+use crate::support::skips::skip;
 use crate::support::stores::batch_of_events;
 
 /// Returns how long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.

@@ -9,9 +9,9 @@ use highwater::message::{Body, Direction};
 use super::{open_store, options_for, postgres, servers_with_fail_points, store_first};
 use crate::support::consumer::Consumer;
 use crate::support::events::{breach, event, link_rates, noon, produce, rates, sample, started, updates};
-use crate::support::netns::skip;
 use crate::support::pooler::Pooler;
 use crate::support::process::is_installed;
+use crate::support::skips::skip;
 use crate::support::stores::{batch_of_events, derive_histograms, topic_id};
 
 /// Settings of a server that change how text is read and written.

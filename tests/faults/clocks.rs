@@ -8,10 +8,10 @@ use chrono::TimeDelta;
 
 use crate::support::agent;
 use crate::support::faketime;
-use crate::support::netns::skip;
 use crate::support::pipeline::Pipeline;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::kafka_and_postgres;
+use crate::support::skips::skip;
 
 /// Traffic of a known rate: `syn0` receives between 6 and 98 Mbit/s all the time, and never 500.
 fn steady(brokers: &str, topic: &str) -> String {

@@ -14,14 +14,14 @@ use highwater::agent::journal::{Durability, DurableJournal, Identity, Journal, J
 use highwater::message::{Body, Event, EventId, Lifecycle, NewEvent, Stamp};
 use highwater::units::ByteCount;
 
-use crate::support::agent::Running;
+use crate::support::agent::{AGENT, Running};
 use crate::support::consumer;
-use crate::support::netns::skip;
 use crate::support::pipeline::{Pipeline, busy_config};
 use crate::support::postgres::Postgres;
 use crate::support::process::{Spawned, signal};
 use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::{Kafka, kafka_and_postgres};
+use crate::support::skips::skip;
 
 /// Log lines of an agent that goes on without its disk, and that has it back.
 const DEGRADED: &str = "the journal cannot be written, so events are kept in memory";
@@ -159,8 +159,7 @@ fn accept_rings(pipeline: &mut Pipeline, windows: &[u64]) {
     let windows: Vec<u64> = windows.iter().copied().filter(|events| *events > 0).collect();
     let rings = pipeline.unknown_epochs(windows.len());
     for (epoch, last) in rings.iter().zip(windows) {
-        let agent = pipeline.agent.name().to_owned();
-        pipeline.checker.accept(&agent, epoch, last);
+        pipeline.checker.accept(AGENT, epoch, last);
     }
 }
 

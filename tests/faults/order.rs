@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::agent::{Agent, command};
-use crate::support::netns::skip;
 use crate::support::pipeline::busy_config;
 use crate::support::process::under;
 use crate::support::services::Kafka;
+use crate::support::skips::skip;
 
 /// System calls on the journal and on Kafka's sockets, by strace.
 #[derive(Debug, Default)]

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::failpoints;
 pub(crate) use super::process::{Running, until};
 
+/// Name in the configurations of `Pipeline`.
+pub(crate) const AGENT: &str = "gw";
+
 pub(crate) struct Agent {
     directory: Arc<TempDir>,
     runs: u32,
@@ -30,12 +33,6 @@ impl Agent {
         let rates = if config.contains("[rates]") { "" } else { "\n[rates]\nenabled = false\n" };
         let text = format!("state_dir = \"{}\"\n{config}{rates}", self.state_dir().display());
         fs::write(self.config(), text).expect("the configuration can be written");
-    }
-
-    /// Returns the agent's name, `agent = 'gw'` in the configurations of `Pipeline`.
-    #[expect(clippy::unused_self, reason = "a test with two agents will name them")]
-    pub(crate) fn name(&self) -> &str {
-        "gw"
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {

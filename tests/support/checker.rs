@@ -7,7 +7,7 @@ use std::fmt;
 use highwater::message::Event;
 use serde_json::Value;
 
-use super::agent::Agent;
+use super::agent::{AGENT, Agent};
 use super::postgres::Database;
 use super::services;
 
@@ -68,7 +68,7 @@ impl Checker {
     /// Accepts the journal's events. Only while the agent does not run.
     pub(crate) fn accept_journal(&mut self, agent: &Agent) {
         let (epoch, last) = agent.accepted();
-        self.accept(agent.name(), &epoch, last);
+        self.accept(AGENT, &epoch, last);
     }
 
     /// Accepts all that arrives of an epoch that was in the agent's memory only.

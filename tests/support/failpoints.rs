@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::agent::until;
-use super::netns::skip;
+use super::skips::skip;
 
 /// Directory of the programs that ship; those that cargo builds with the tests stand in for them without it.
 const SHIPPED: &str = "HIGHWATER_TEST_PROGRAMS";

@@ -18,5 +18,6 @@ pub(crate) mod questions;
 pub(crate) mod registry;
 pub(crate) mod rounds;
 pub(crate) mod services;
+pub(crate) mod skips;
 pub(crate) mod stores;
 pub(crate) mod veth;

@@ -3,14 +3,12 @@
 //! Entering a namespace needs a call that safe Rust does not have: the test runs itself again by `ip netns exec`, and there runs
 //! its body.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::process::{Command, Output};
+
+use super::skips::skip;
 
 /// Name of the namespace, in the process within it.
 const INSIDE: &str = "HIGHWATER_TEST_NETNS";
-/// File in which skipped tests are noted.
-const SKIPS: &str = "HIGHWATER_TEST_SKIPS";
 
 /// Runs `body` in a new network namespace, whose only link is a loopback that is down. `test` is the calling test's full name, as
 /// in `counters::links_come_and_go`. Without namespaces the test is skipped.
@@ -41,15 +39,6 @@ pub(crate) fn ip(arguments: &str) {
 /// Returns whether the kernel supports this `ip` command.
 pub(crate) fn ip_can(arguments: &str) -> bool {
     run(arguments).is_ok_and(|output| output.status.success())
-}
-
-pub(crate) fn skip(test: &str, why: &str) {
-    let line = format!("SKIPPED {test}: {why}\n");
-    eprint!("{line}");
-    if let Some(path) = std::env::var_os(SKIPS) {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("skips can be noted");
-    }
 }
 
 /// A namespace, until it is dropped.

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-use super::process::{script, server_or_skip, signal, until};
+use super::process::{script, signal, until};
+use super::skips::server_or_skip;
 
 pub(crate) struct Postgres {
     url: String,

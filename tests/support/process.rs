@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::netns::skip;
-
 /// Far more than any run takes that ends by itself.
 const ENDS_MAX: Duration = Duration::from_secs(400);
 
@@ -117,17 +115,6 @@ pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
         };
     }
     outer
-}
-
-/// Returns address and directory of a server of all tests, by the environment: `HIGHWATER_TEST_` and `name`. Without it the test is
-/// skipped.
-pub(crate) fn server_or_skip(test: &str, name: &str, needs: &str) -> Option<(String, PathBuf)> {
-    let variable = format!("HIGHWATER_TEST_{name}");
-    let found = std::env::var(&variable).ok().zip(std::env::var_os(format!("{variable}_DIR")));
-    if found.is_none() {
-        skip(test, needs);
-    }
-    found.map(|(address, directory)| (address, directory.into()))
 }
 
 /// A process that its test reads, writes and waits for as std does. Killed when it is dropped.

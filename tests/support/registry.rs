@@ -5,7 +5,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::process::{script, server_or_skip, signal};
+use super::process::{script, signal};
+use super::skips::server_or_skip;
 
 pub(crate) struct Registry {
     /// URL of its Confluent interface.

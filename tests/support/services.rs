@@ -10,8 +10,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
 use super::postgres::Postgres;
-use super::process::{script, server_or_skip, signal};
+use super::process::{script, signal};
 use super::proxy::Proxy;
+use super::skips::server_or_skip;
 
 /// Several brokers, each of which holds every message: one of three may be gone.
 pub(crate) struct Cluster {

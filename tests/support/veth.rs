@@ -4,8 +4,9 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::netns::{Namespace, ip, ip_can, skip};
+use super::netns::{Namespace, ip, ip_can};
 use super::process::under;
+use super::skips::skip;
 
 /// Bytes that a UDP/IPv4 packet adds to its payload on the link: Ethernet 14, IPv4 20, UDP 8.
 pub(crate) const OVERHEAD_BYTES: u64 = 42;

@@ -38,12 +38,7 @@ impl HostLimit {
             patterns => patterns.iter().any(|pattern| filter::names(pattern, info)),
         };
         let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
-        let counts = |other: &LinkInfo, info: &LinkInfo| {
-            // Both ends of a veth pair count each other's bytes: one of them stays.
-            let is_mutual = other.counted_by.contains(&info.ifindex);
-            info.counted_by.contains(&other.ifindex) && (!is_mutual || other.ifindex < info.ifindex)
-        };
-        let stays = |info: &&&LinkInfo| !named.iter().any(|other| counts(other, info));
+        let stays = |info: &&&LinkInfo| !named.iter().any(|other| info.counted_by.contains(&other.ifindex));
         let members: Vec<&LinkInfo> = named.iter().filter(stays).copied().collect();
         for (info, port) in members.iter().flat_map(|info| members.iter().map(move |port| (info, port))) {
             let overlaps = info.partly_counted_by.contains(&port.ifindex);

@@ -165,7 +165,7 @@ impl Producer {
         }
     }
 
-    /// Asks the cluster for the topic's error, or for an unreachable broker. Blocks for some seconds at most.
+    /// Asks the cluster for the topic's error, or for an unreachable broker. Blocks for seconds, or as long as the resolver does.
     pub(super) fn diagnose(&self, topic: &str) -> Option<String> {
         let metadata = match self.client.client().fetch_metadata(Some(topic), DIAGNOSIS_MAX) {
             Ok(metadata) => metadata,

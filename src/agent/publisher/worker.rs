@@ -80,7 +80,8 @@ const BATCH_SLOW: usize = 64 << 10;
 /// Size in bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
 const FILES_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without an acknowledgement after which that is reported; before the first one ever, a new user waits for the reason.
+/// Time without an acknowledgement after which this is reported; sooner before the first one ever, when a new user waits for the
+/// reason.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const FIRST_OVERDUE_AFTER: Duration = Duration::from_secs(6);
 
@@ -358,6 +359,7 @@ impl Worker {
         }
     }
 
+    /// Returns true if the command requests a retry, and has no events.
     fn accept(&mut self, command: WorkerCommand) -> bool {
         let WorkerCommand::Send(outgoing) = command else { return true };
         for outgoing in outgoing {

@@ -23,8 +23,9 @@ const CONNECTION_BYTES: u64 = 4_000;
 const HANDSHAKE_BYTES: u64 = 8_700;
 const REQUEST_BYTES: u64 = 500;
 const WINDOWS_MAX: u64 = 8;
-/// Bytes of a page, which SQLite writes to its log, and later to the database.
-const PAGE_BYTES: u64 = 2 * 4_096;
+const PAGE_BYTES: u64 = 4_096;
+/// SQLite writes a page to its log, and later to the database.
+const PAGE_WRITES: u64 = 2;
 /// Pages changed by a transaction, besides those of the message itself.
 const PAGES: u64 = 4;
 
@@ -47,8 +48,8 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let plain = (batch + (REQUEST_BYTES + CONNECTION_BYTES) as f64) * flushes;
     let tls = plain + flushes * HANDSHAKE_BYTES as f64;
     let json = synthetic.iter().map(|event| wire::to_json(event).len() as u64);
-    let pages: u64 = json.map(|bytes| bytes.div_ceil(4_096) + 2 * PAGES).sum();
-    let written = (pages * PAGE_BYTES) as f64 * share * flushes;
+    let pages: u64 = json.map(|bytes| bytes.div_ceil(PAGE_BYTES) + 2 * PAGES).sum();
+    let written = (pages * PAGE_WRITES * PAGE_BYTES) as f64 * share * flushes;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
     Some(format!(
         "cost   rates of {} every {}, estimated: {} a day on the wire, {} with TLS; {} a day to disk;\n       \

@@ -225,24 +225,14 @@ impl Agent {
                     let read = self.clock.monotonic();
                     probes.extend(PROBE_AFTER.map(|after| read + after));
                 }
-                deadline += self.settings.interval;
-                let now = self.clock.monotonic();
-                let missed = missed(deadline, now, self.settings.interval);
-                self.outcome.skipped += u64::from(missed);
-                deadline += self.settings.interval * missed;
-                if let Some(line) = self.skipped.count(missed, now) {
-                    warn!("{line}");
-                }
+                deadline = self.next_deadline(deadline);
             }
             if probes.pop_if(|at| now >= *at).is_some() {
                 self.probe();
             }
             if signals.take_flush_request() {
                 info!("flushing on signal: {} pending", counted(self.system.pending().events, "event"));
-                self.system.flush();
-                self.publisher.flush_now();
-                self.rates.publisher.flush_now();
-                self.samples.iter_mut().for_each(SampleStream::flush_now);
+                self.flush();
             }
             if signals.take_reload_request() {
                 let interval = self.settings.interval;
@@ -262,6 +252,18 @@ impl Agent {
             let next = [end, probes.last().copied()].into_iter().flatten().fold(deadline, Duration::min);
             has_client = signals.wait(self.status.listener(), next.saturating_sub(self.clock.monotonic()));
         }
+    }
+
+    /// Returns the deadline of the next tick in the future; those that are over are counted as skipped.
+    fn next_deadline(&mut self, deadline: Duration) -> Duration {
+        let interval = self.settings.interval;
+        let (next, now) = (deadline + interval, self.clock.monotonic());
+        let missed = missed(next, now, interval);
+        self.outcome.skipped += u64::from(missed);
+        if let Some(line) = self.skipped.count(missed, now) {
+            warn!("{line}");
+        }
+        next + interval * missed
     }
 
     fn tick(&mut self) {
@@ -358,33 +360,21 @@ impl Agent {
         self.note_samples();
     }
 
+    fn flush(&mut self) {
+        self.system.flush();
+        self.publisher.flush_now();
+        self.rates.publisher.flush_now();
+        self.samples.iter_mut().for_each(SampleStream::flush_now);
+    }
+
     fn finish(mut self, signals: &SignalPipe) -> Outcome {
         self.notifier.stopping();
         self.health.ending = true;
         let reason = if signals.stop_requested() { Reason::Signal } else { Reason::Finished };
         self.add_last_events(reason);
         self.save_open_window();
-        self.system.flush();
-        self.publisher.flush_now();
-        self.rates.publisher.flush_now();
-        self.samples.iter_mut().for_each(SampleStream::flush_now);
-        let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
-        let mut has_client = false;
-        loop {
-            self.publish(signals);
-            if has_client {
-                self.answer();
-            }
-            let left = until.saturating_sub(self.clock.monotonic());
-            // Rates that wait for a missing topic do not delay the stop.
-            let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().problems.ongoing.is_some();
-            let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
-                && is_idle(&self.rates.publisher);
-            if self.publisher.idle() && others || left.is_zero() {
-                break;
-            }
-            has_client = signals.wait(self.status.listener(), left.min(Duration::from_millis(100)));
-        }
+        self.flush();
+        self.publish_last(signals);
         let now = self.stamp();
         let samples = self.samples.take();
         let samples = samples.map(|samples| self.end_samples(samples));
@@ -420,6 +410,27 @@ impl Agent {
         threads.extend(samples.into_iter().flatten());
         await_tear_down(&threads, &*self.clock);
         outcome
+    }
+
+    /// Publishes until nothing is left, for at most [`FINAL_FLUSH_MAX`].
+    fn publish_last(&mut self, signals: &SignalPipe) {
+        let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
+        let mut has_client = false;
+        loop {
+            self.publish(signals);
+            if has_client {
+                self.answer();
+            }
+            let left = until.saturating_sub(self.clock.monotonic());
+            // Rates that wait for a missing topic do not delay the stop.
+            let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().problems.ongoing.is_some();
+            let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
+                && is_idle(&self.rates.publisher);
+            if self.publisher.idle() && others || left.is_zero() {
+                return;
+            }
+            has_client = signals.wait(self.status.listener(), left.min(Duration::from_millis(100)));
+        }
     }
 
     fn add_last_events(&mut self, reason: Reason) {

@@ -216,6 +216,14 @@ fn style(theme: Option<Theme>) -> String {
     out
 }
 
+pub(crate) fn direction_class(direction: &str) -> &'static str {
+    match direction {
+        "rx" => "rx",
+        "tx" => "tx",
+        _ => "total",
+    }
+}
+
 pub(crate) fn number(value: f64) -> String {
     let tenths = (value * 10.0).round() / 10.0;
     if tenths == 0.0 { "0".to_owned() } else { tenths.to_string() }

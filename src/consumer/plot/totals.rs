@@ -3,7 +3,7 @@
 use super::axis::{Axis, Quantity};
 use super::rate::{own_name, shared_names};
 use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, cut_name, width};
-use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, fitted_name, text_width};
+use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, direction_class, fitted, fitted_name, text_width};
 use crate::units::counted;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl TotalsPlot {
             let tip = format!("{name}: {bytes} in {}", counted(bar.breaches, "breach"));
             drawing.text((area.left - 10.0, top + 17.0), "", Anchor::End, &fitted_name(name, TEXT_PX, label));
             let place = Area { left: area.left, top: top + 4.0, width: length, height: BAR - 8.0 };
-            drawing.rectangle(place, class(&bar.direction), &tip);
+            drawing.rectangle(place, direction_class(&bar.direction), &tip);
             drawing.text((area.left + length + 6.0, top + 17.0), "muted halo", Anchor::Start, &bytes);
         }
         let mut bottom = area.bottom() + 40.0;
@@ -170,14 +170,6 @@ fn labelled(name: &str, columns: usize) -> String {
 }
 
 const PARTS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
-
-fn class(direction: &str) -> &'static str {
-    match direction {
-        "rx" => "rx",
-        "tx" => "tx",
-        _ => "total",
-    }
-}
 
 fn draw_axis(drawing: &mut Drawing, axis: &Axis, area: Area) {
     for tick in &axis.ticks {

@@ -48,7 +48,7 @@ impl TopicState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Health {
-    /// True also with a topic on hold: it waits for the store, not for Kafka.
+    /// Also true while a topic is paused: it waits for the store, not for Kafka.
     pub(super) kafka: bool,
     pub(super) store: bool,
 }

@@ -19,7 +19,8 @@ pub(in crate::consumer) type AnchorRecords = BTreeMap<i32, Vec<AnchorRecord>>;
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 impl Source {
-    /// Reads again the newest known record of each partition, or the older one; leaves out partitions with one that it cannot read.
+    /// Reads the last stored record of each partition again, or an older one if that is gone. Leaves out partitions in which a
+    /// record cannot be read.
     pub(in crate::consumer) fn read_again(
         &self,
         topic: usize,

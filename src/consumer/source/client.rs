@@ -16,7 +16,7 @@ const FIXED_STANDALONE: &[(&str, &str)] = &[
     ("isolation.level", "read_committed"),
 ];
 
-/// Properties that no setting may change: exactly-once depends on each.
+/// Properties that no setting may change: exactly-once delivery depends on all but the last, which bounds memory.
 pub(super) const FIXED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),

@@ -12,9 +12,9 @@ use crate::process::clock::{Clock as _, SystemClock};
 use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
 /// Longest wait for an answer, which usually takes a thousandth of it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Longest wait once the registry did not answer: other partitions are read, and a later answer is taken at the next try.
-const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
+const FAILING_ANSWER_MAX: Duration = Duration::from_millis(100);
 const STALE: Duration = Duration::from_secs(180);
 const QUESTIONS_MAX: usize = 16;
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ struct Failing {
 
 enum Answer {
     Known(Arc<WriterSchema>),
-    Useless(String),
+    Unusable(String),
     /// Unknown to the registry, which is asked again at this time.
     Unknown(Duration),
 }
@@ -59,8 +59,8 @@ impl SchemaCache {
             Some(receiver) => receiver,
             None => self.question(id)?,
         };
-        let patience = if self.failing.is_some() { PATIENCE_AGAIN } else { PATIENCE };
-        match receiver.recv_timeout(patience) {
+        let longest = if self.failing.is_some() { FAILING_ANSWER_MAX } else { ANSWER_MAX };
+        match receiver.recv_timeout(longest) {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => {
                 if self.asking.len() >= QUESTIONS_MAX {
@@ -96,7 +96,7 @@ impl Schemas for SchemaCache {
         let unknown = || DecodeError::UnknownId { id, registry: self.address.url().to_owned() };
         match self.answers.get(&id) {
             Some(Answer::Known(writer)) => return Ok(Arc::clone(writer)),
-            Some(Answer::Useless(problem)) => return Err(DecodeError::Schema { id, problem: problem.clone() }.into()),
+            Some(Answer::Unusable(problem)) => return Err(DecodeError::Schema { id, problem: problem.clone() }.into()),
             Some(Answer::Unknown(until)) if now < *until => return Err(unknown().into()),
             _ => {}
         }
@@ -113,7 +113,7 @@ impl Schemas for SchemaCache {
         let answer = match self.ask(id) {
             Ok(Ok(RegisteredSchema { kind, text })) => match WriterSchema::parse(kind.as_deref(), &text) {
                 Ok(writer) => Answer::Known(Arc::new(writer)),
-                Err(problem) => Answer::Useless(problem),
+                Err(problem) => Answer::Unusable(problem),
             },
             Ok(Err(RegistryError::NotFound(_))) => Answer::Unknown(now + UNKNOWN_FOR),
             Ok(Err(RegistryError::Unavailable(why))) | Err(why) => {

@@ -53,8 +53,8 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<(), StoreError>;
 
-    /// Stores a batch, in several transactions only if a record is rejected (a dead letter). [`StoreProgress::stop`] ends it
-    /// between two. Fails with [`StoreError::Conflict`] if `next_offset` is before the batch, or its topic was recreated.
+    /// Stores a batch in one transaction, or in several after the database refused a row; [`StoreProgress::stop`] ends it between
+    /// two. Fails with [`StoreError::Conflict`] if `next_offset` is before the batch, or its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
     /// Stores events of dead letters, each in the transaction that removes the letter. After an error some may be stored.
@@ -78,7 +78,7 @@ pub trait Maintenance {
     fn progress(&self) -> Arc<StoreProgress>;
 
     /// Deletes expired rows until none is left, another session holds a lock, `budget` is used up, or [`StoreProgress::stop`]; an
-    /// error undoes one piece. Without `now`, rows expire by the clock that is behind, host's or server's: one may have jumped.
+    /// error undoes one piece. Without `now`, the earlier of the host's and the server's clock counts: one may have jumped ahead.
     fn run(
         &mut self,
         retention: &Retention,
@@ -88,7 +88,7 @@ pub trait Maintenance {
 }
 
 pub trait HistogramStore {
-    /// Derives some of the hours whose windows were stored since. Does nothing while another consumer derives.
+    /// Derives some of the hours that have new windows. Does nothing while another consumer derives.
     fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError>;
 
     /// Returns some hours that Kafka has not acknowledged, those after `after` first; none while another consumer derives.

@@ -128,7 +128,7 @@ fn merge(
         merge(wire_type, &mut value, bytes, encoding::DecodeContext::default())?;
         Ok(value)
     }
-    let new = match field.of {
+    let new = match field.field_type {
         FieldType::Version | FieldType::UInt32 => {
             FieldValue::Number(read(encoding::uint32::merge, wire_type, bytes)?.into())
         }

@@ -104,7 +104,7 @@ impl Meter {
         self.cadence = Cadence::new(interval, self.is_counted_in_software);
     }
 
-    pub fn is_exact(&self) -> bool {
+    fn is_exact(&self) -> bool {
         self.cadence.is_exact()
     }
 
@@ -205,7 +205,7 @@ impl Meter {
             };
             exceeds(traffic.rx_bytes, speed.rx) || exceeds(traffic.tx_bytes, speed.tx)
         };
-        if self.doubts_speed || !above(if self.cadence.is_exact() { EXACT_TOLERANCE } else { TOLERANCE }) {
+        if self.doubts_speed || !above(if self.is_exact() { EXACT_TOLERANCE } else { TOLERANCE }) {
             self.suspects = 0;
             return false;
         }

@@ -102,17 +102,17 @@ impl Link {
 }
 
 #[derive(Default)]
-struct Told {
+struct ObservedBreaches {
     open: BTreeMap<SmolStr, Breach>,
     ended: BTreeSet<SmolStr>,
 }
 
-impl Told {
-    fn hear(&mut self, bodies: &[Body]) -> Result<(), TestCaseError> {
+impl ObservedBreaches {
+    fn observe(&mut self, bodies: &[Body]) -> Result<(), TestCaseError> {
         for body in bodies {
             let Some(breach) = body.breach() else { continue };
             let id = breach.breach_id.clone();
-            prop_assert!(!self.ended.contains(&id), "told of after its end: {body:?}");
+            prop_assert!(!self.ended.contains(&id), "observed of after its end: {body:?}");
             match body {
                 Body::BreachRaised(_) => {
                     let twice = self
@@ -183,7 +183,8 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
         })
         .collect();
     let mut detector = Detector::new(limits(), SECOND, 7);
-    let (mut at, mut boottime, mut told, mut settled, mut next_index) = (SECOND, SECOND, Told::default(), 0, 5);
+    let (mut at, mut boottime, mut observed, mut settled, mut next_index) =
+        (SECOND, SECOND, ObservedBreaches::default(), 0, 5);
     for tick in ticks {
         let step = if tick.pause == Pause::Starved { SECOND * 7 } else { SECOND };
         at += step;
@@ -217,8 +218,8 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
         };
         let mut detections = Detections::default();
         detector.observe(&reading, &stamp, &mut detections);
-        told.hear(&detections.bodies)?;
-        for breach in told.open.values() {
+        observed.observe(&detections.bodies)?;
+        for breach in observed.open.values() {
             let all = if breach.interface == "*" { 3 } else { 1 };
             prop_assert!(breach.peak_bps <= all * ceiling * 8, "more than was ever carried: {breach:?}");
         }
@@ -227,16 +228,16 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
         settled = if quiet { settled + 1 } else { 0 };
         if settled >= SETTLED_AFTER {
             for (nth, bytes) in carried.iter().enumerate() {
-                let open = told.is_open(&format!("eth{nth}"));
+                let open = observed.is_open(&format!("eth{nth}"));
                 prop_assert!(*bytes < RAISE || open, "eth{nth} carries {bytes} and nothing is raised");
                 prop_assert!(*bytes >= CLEAR || !open, "eth{nth} carries {bytes} and nothing is cleared");
             }
             let sum: u64 = carried.iter().sum();
-            prop_assert!(sum < 3 * RAISE || told.is_open("*"), "the host carries {sum} and nothing is raised");
-            prop_assert!(sum >= 3 * CLEAR || !told.is_open("*"), "the host carries {sum} and nothing is cleared");
+            prop_assert!(sum < 3 * RAISE || observed.is_open("*"), "the host carries {sum} and nothing is raised");
+            prop_assert!(sum >= 3 * CLEAR || !observed.is_open("*"), "the host carries {sum} and nothing is cleared");
         }
     }
-    prop_assert!(ceiling >= RAISE || told.open.is_empty() && told.ended.is_empty(), "a breach was invented");
+    prop_assert!(ceiling >= RAISE || observed.open.is_empty() && observed.ended.is_empty(), "a breach was invented");
     Ok(())
 }
 
@@ -255,7 +256,7 @@ proptest! {
 
     /// Traffic around the limits: reports are complete, never exceed what was carried, and are right once the faults are over.
     #[test]
-    fn what_is_told_is_true(
+    fn what_is_reported_is_true(
         ticks in proptest::collection::vec(tick(), 1..30),
         narrow: bool,
         start in prop_oneof![Just(0), 0..u64::MAX / 8, (1_u64 << 32) - 400 * MIB..1 << 32],

@@ -21,8 +21,8 @@ use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, refuse_newer, synchronous};
 pub(super) use self::recovery::SalvagedJournal;
 use self::rows::{
-    JournalTransaction, losses, open_breaches, open_window, page_count, read, read_at, rewrite, save_breach,
-    save_window, used_pages,
+    JournalTransaction, losses, open_breaches, open_window, page_count, read, read_at, rewrite, save_window,
+    update_open_breaches, used_pages,
 };
 use self::state::{Meta, State, write_meta};
 use super::files::{prepare_database, with_suffix};
@@ -451,8 +451,8 @@ impl Journal for SqliteJournal {
     }
 
     fn first_unsettled(&self) -> Option<EventId> {
-        let EventId { epoch, seq: next } = self.next_id();
-        Some(EventId { epoch, seq: self.state.mark().pending.first(epoch).unwrap_or(next) })
+        let epoch = self.next_id().epoch;
+        Some(EventId { epoch, seq: self.state.mark().pending.first(epoch)? })
     }
 
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {
@@ -482,5 +482,5 @@ fn replace_breaches<'a>(
     breaches: impl IntoIterator<Item = &'a Event>,
 ) -> Result<(), JournalError> {
     transaction.execute("DELETE FROM open_breaches", [])?;
-    breaches.into_iter().try_for_each(|event| save_breach(transaction, event))
+    breaches.into_iter().try_for_each(|event| update_open_breaches(transaction, event))
 }

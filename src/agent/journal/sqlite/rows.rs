@@ -40,7 +40,7 @@ impl<'t> JournalTransaction<'t> {
             // An open window is part of these rates, or past.
             self.transaction.execute("DELETE FROM open_window", [])?;
         }
-        save_breach(&self.transaction, &event)?;
+        update_open_breaches(&self.transaction, &event)?;
         Ok(event)
     }
 
@@ -51,7 +51,7 @@ impl<'t> JournalTransaction<'t> {
         self.state.own.push(self.state.next_position(JournalSeries::Events));
         let event = Event { id, stamp, body };
         self.insert(&event)?;
-        save_breach(&self.transaction, &event)
+        update_open_breaches(&self.transaction, &event)
     }
 
     pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<usize, JournalError> {
@@ -275,7 +275,7 @@ pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, Jour
     Ok(event.flatten().map(|(event, _)| event))
 }
 
-pub(super) fn save_breach(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
+pub(super) fn update_open_breaches(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
     match breach_change(&event.body) {
         Some((breach_id, true)) => {
             let payload = wire::to_json(event);

@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) commits: u64,
     pub(super) pending: Pending,
     pub(super) pending_ranges: PendingRanges,
-    /// First and last number that each pending declaration covers; more for one that still grows.
+    /// Bounds of each pending declaration when it was registered or sealed; `open_losses` has those of one that grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
     /// Declarations about events and about rates that still grow; none after opening, since those found may have been handed out.
     pub(super) open_losses: [Option<OpenDeclaration>; 2],

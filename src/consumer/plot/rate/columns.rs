@@ -19,6 +19,10 @@ impl RateColumn {
         ((self.to - self.from).as_seconds_f64() * (1.0 - self.measured)).round() as i64
     }
 
+    pub(super) fn is_partial(&self) -> bool {
+        self.max.is_some() && self.measured < 0.995
+    }
+
     fn raise_to(&mut self, other: &Self) {
         (self.max, self.p95, self.p50) = (self.max.max(other.max), self.p95.max(other.p95), self.p50.max(other.p50));
         self.measured = self.measured.max(other.measured);

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::svg::{
-    Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, fitted_name, number, text_width,
+    Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, direction_class, fitted, fitted_name, number, text_width,
 };
 use crate::consumer::plot::time_axis::TimeAxis;
 use crate::consumer::report::breaches::BreachSpan;
@@ -76,7 +76,7 @@ impl RatePlot<'_> {
     }
 
     fn legend(&self, drawing: &mut Drawing, panels: &[Panel<'_>], top: f64) -> f64 {
-        let series = |panel: &Panel<'_>| class(&panel.series.direction);
+        let series = |panel: &Panel<'_>| direction_class(&panel.series.direction);
         let mut colours: Vec<&str> = panels.iter().filter(|panel| panel.max.is_some()).map(series).collect();
         colours.sort_unstable();
         colours.dedup();
@@ -94,7 +94,7 @@ impl RatePlot<'_> {
                 items.push((format!("{severity} breach"), vec![format!("{severity} over"), severity.to_owned()]));
             }
         }
-        if panels.iter().any(|panel| !panel.holes.is_empty() || panel.columns.iter().any(is_partial)) {
+        if panels.iter().any(|panel| !panel.holes.is_empty() || panel.columns.iter().any(RateColumn::is_partial)) {
             items.push(("not measured".to_owned(), vec!["hatched".to_owned()]));
         }
         if items.is_empty() {
@@ -167,7 +167,7 @@ impl RatePlot<'_> {
             self.draw_breach(drawing, breach, place(breach.from, breach.to.unwrap_or(axis.to)), axis);
         }
         draw_bands(drawing, panel, &values, area, axis);
-        for column in panel.columns.iter().filter(|column| is_partial(column)) {
+        for column in panel.columns.iter().filter(|column| column.is_partial()) {
             let place = place(column.from, column.to);
             drawing.rectangle(Area { top: area.bottom() - 6.0, height: 6.0, ..place }, "ground", "");
             drawing.rectangle(Area { top: area.bottom() - 6.0, height: 6.0, ..place }, "hatched", "");
@@ -201,18 +201,6 @@ impl RatePlot<'_> {
     }
 }
 
-fn class(direction: &str) -> &'static str {
-    match direction {
-        "rx" => "rx",
-        "tx" => "tx",
-        _ => "total",
-    }
-}
-
-fn is_partial(column: &RateColumn) -> bool {
-    column.max.is_some() && column.measured < 0.995
-}
-
 fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
     let rate = |value: Option<u64>| value.map_or("-".to_owned(), |value| Quantity::BitRate.show(value));
     let mut tip = format!(
@@ -223,7 +211,7 @@ fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
         rate(column.p95),
         rate(column.max)
     );
-    if is_partial(column) {
+    if column.is_partial() {
         let unmeasured = Duration::from_secs(column.unmeasured_s().unsigned_abs());
         let _ = write!(tip, ", {} not measured", lasting(unmeasured));
     }
@@ -232,7 +220,7 @@ fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
 
 fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Area, axis: &TimeAxis) {
     type Rate = fn(&RateColumn) -> Option<u64>;
-    let class = class(&panel.series.direction);
+    let class = direction_class(&panel.series.direction);
     let x = |at| area.x(axis.place(at));
     let y = |rate: Option<u64>| area.y(values.place(rate.unwrap_or(0)));
     let measured: Vec<&RateColumn> = panel.columns.iter().filter(|column| column.max.is_some()).collect();

@@ -159,7 +159,7 @@ impl RatePlot<'_> {
         if panels.iter().any(|panel| !panel.holes.is_empty()) {
             items.push(dim(&format!("{HOLE} not measured")));
         }
-        if panels.iter().any(|panel| panel.columns.iter().any(is_partial)) {
+        if panels.iter().any(|panel| panel.columns.iter().any(RateColumn::is_partial)) {
             items.push(dim("┈ in part"));
         }
         screen.flow(0, &items);
@@ -213,10 +213,6 @@ fn screen_columns(screen: &Screen, gutter: usize) -> usize {
 
 fn gutter(values: &Axis) -> usize {
     values.ticks.iter().map(|tick| width(&tick.label)).chain([width(values.unit)]).max().unwrap_or(0)
-}
-
-fn is_partial(column: &RateColumn) -> bool {
-    column.max.is_some() && column.measured < 0.995
 }
 
 /// Fills a column: solid up to p50, lighter up to p95, lightest up to the highest second.
@@ -288,7 +284,7 @@ fn draw_breaches(
 fn draw_times(screen: &mut Screen, axis: &TimeAxis, (left, columns): (usize, usize), slices: &[Option<RateColumn>]) {
     let (line, labels) = (screen.add_row(), screen.add_row());
     for at in 0..columns {
-        let partial = slices.get(at).is_some_and(|slice| slice.as_ref().is_some_and(is_partial));
+        let partial = slices.get(at).is_some_and(|slice| slice.as_ref().is_some_and(RateColumn::is_partial));
         screen.put(line, left + at, if partial { '┈' } else { '─' }, DIM);
     }
     if !slices.is_empty() {

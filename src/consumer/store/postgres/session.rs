@@ -51,9 +51,7 @@ impl PostgresSession {
         let (address, application) = (address.clone(), application.to_owned());
         Ok(Self { address, application, client, desynced: Cell::new(false), sql, partitions })
     }
-}
 
-impl PostgresSession {
     pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if self.desynced.get() {
             self.client = connect(&self.address, &self.application)?;

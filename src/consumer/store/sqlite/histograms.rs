@@ -31,7 +31,7 @@ impl SqliteHistograms {
         Self { path: path.to_owned(), options: options.clone(), connection: None, cursor: DeriveCursor::default() }
     }
 
-    /// Runs `work` if the file has the tables; ends without an error while another program writes.
+    /// Runs `work` on the file; returns the default before the store has created its tables.
     fn with<T: Default>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Connection) -> Result<T, StoreError>,
