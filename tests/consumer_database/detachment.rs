@@ -148,18 +148,24 @@ fn an_event_for_a_partition_that_is_being_detached_is_stored_later() {
     let error = &applied.rejected[0].error;
     assert_eq!((applied.inserted, applied.rejected.len()), (1, 1), "{applied:?}");
     assert!(error.contains("has expired, and is being detached") && error.contains("dead-letters retry"), "{error}");
-    let payload = wire::to_json(&late);
+    // The topic was recreated: another event has the same partition and offset.
+    expired.database.run(
+        "INSERT INTO dead_letters (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, error)
+         SELECT kafka_cluster, kafka_topic, kafka_partition, 1, kafka_offset, error FROM dead_letters",
+    );
     let retry = |store: &mut dyn Store| {
-        let record = Record::new(1, Some(7), None, Some(&payload));
-        let retried = RetriedRecord { partition: 0, generation: 0, record };
-        store.retry(&topic_id("events"), &[retried], Utc::now()).unwrap().outcomes
+        let retried = [late.clone(), updated("gw", 4)].into_iter().zip(0..).map(|(event, generation)| {
+            let record = Record::new(1, Some(7), None, Some(&wire::to_json(&event)));
+            RetriedRecord { partition: 0, generation, record }
+        });
+        store.retry(&topic_id("events"), &retried.collect::<Vec<_>>(), Utc::now()).unwrap().outcomes
     };
-    assert!(matches!(retry(&mut *expired.store)[..], [RetryOutcome::Stays(_)]));
+    assert!(matches!(retry(&mut *expired.store)[..], [RetryOutcome::Stays(_), RetryOutcome::Stored]));
     reader.batch_execute("COMMIT").unwrap();
     let maintained = expired.retain(LONG);
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (1, None));
-    assert_eq!(retry(&mut *expired.store), [RetryOutcome::Stored]);
-    assert_eq!(expired.database.ask("SELECT seq FROM events"), "2 3");
+    assert_eq!(retry(&mut *expired.store), [RetryOutcome::Stored, RetryOutcome::Gone]);
+    assert_eq!(expired.database.ask("SELECT seq FROM events"), "2 3 4");
 }
 
 /// A consumer was killed after each step of it.

@@ -43,7 +43,7 @@ pub(super) trait Session {
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
     /// Creates missing partitions before the transaction, and returns the rows that still have none.
-    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError>;
+    fn create_partitions<'a>(&mut self, rows: &[Row<'a>]) -> Result<Vec<UnpartitionedRow<'a>>, StoreError>;
 
     fn forget_partitions(&mut self);
 
@@ -52,9 +52,8 @@ pub(super) trait Session {
     fn read_back(&mut self, topic: &TopicId, bounds: &OffsetRanges) -> Result<bool, AttemptError>;
 }
 
-pub(super) struct UnpartitionedRow {
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+pub(super) struct UnpartitionedRow<'a> {
+    pub(super) row: Row<'a>,
     pub(super) error: String,
 }
 
@@ -124,12 +123,12 @@ pub(super) enum AttemptError {
     Duplicate(StoreError),
     NoPartition(StoreError),
     CheckpointLocked,
-    /// `at` is the partition and offset, if the database reports them. A `passing` error may be over at the next try.
+    /// `at` is the partition and offset, if the database reports them. A transient error may be over at the next try.
     Rejected {
         at: Option<(i32, i64)>,
         error: String,
-        otherwise: StoreError,
-        passing: bool,
+        store_error: StoreError,
+        is_transient: bool,
     },
     /// Not worth another try.
     Store(StoreError),
@@ -142,7 +141,7 @@ impl From<AttemptError> for StoreError {
             | AttemptError::Duplicate(error)
             | AttemptError::NoPartition(error)
             | AttemptError::Store(error) => error,
-            AttemptError::Rejected { otherwise, .. } => otherwise,
+            AttemptError::Rejected { store_error, .. } => store_error,
             AttemptError::CheckpointLocked => Self::Unavailable("another session holds what is needed".to_owned()),
         }
     }
@@ -151,7 +150,9 @@ impl From<AttemptError> for StoreError {
 impl AttemptError {
     pub(super) fn of_record(self, at: Option<(i32, i64)>) -> Self {
         match self {
-            Self::Rejected { error, otherwise, passing, .. } => Self::Rejected { at, error, otherwise, passing },
+            Self::Rejected { error, store_error, is_transient, .. } => {
+                Self::Rejected { at, error, store_error, is_transient }
+            }
             other => other,
         }
     }
@@ -223,39 +224,43 @@ fn store_piece<S: Session>(
         let mut refused: HashMap<(i32, i64), String> = HashMap::new();
         let attempted = persist(session, |session, approach| {
             let unpartitioned = session.create_partitions(&rows::events(rows::records(batch, bounds), now))?;
-            let unpartitioned = unpartitioned.into_iter().map(|row| ((row.partition, row.offset), row.error));
+            let unpartitioned = unpartitioned
+                .into_iter()
+                .map(|UnpartitionedRow { row, error }| ((row.partition, row.record.offset), error));
             refused = unpartitioned.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
         });
         progress.count_answer();
-        let (at, error, otherwise, passing) = match attempted {
+        let (at, error, store_error, is_transient) = match attempted {
             Ok(applied) if rejected.is_some() => return Ok(PieceOutcome::Rejected(applied)),
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::CheckpointLocked) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
                 return Err(session.end_checkpoint_holders(&batch.topic, &partitions));
             }
-            Err(AttemptError::Rejected { at, error, otherwise, passing }) => (at, error, otherwise, passing),
+            Err(AttemptError::Rejected { at, error, store_error, is_transient }) => {
+                (at, error, store_error, is_transient)
+            }
             Err(other) => return Err(other.into()),
         };
         let rows = rows::events(rows::records(batch, bounds), now);
-        // Either a dead letter was rejected, or a transaction without any row.
         let may_be_it = |row: &&Row<'_>| {
             let place = (row.partition, row.record.offset);
             at.map_or_else(|| !refused.contains_key(&place), |at| place == at)
         };
         let Some(first) = rows.iter().find(may_be_it) else {
-            return Err(otherwise);
+            // A dead letter was rejected, or a transaction without rows.
+            return Err(store_error);
         };
         if rejected.is_some() {
-            return Err(otherwise);
+            return Err(store_error);
         }
         if !accepts_probe(session, &batch.topic, first.event, now)? {
-            return Err(if passing { otherwise } else { rejects_every_row(otherwise) });
+            return Err(if is_transient { store_error } else { rejects_every_row(store_error) });
         }
         match pieces(batch, bounds, at) {
             Some(pieces) => return Ok(PieceOutcome::Split(pieces)),
-            None if passing && tries < TRIES_MAX => tries += 1,
+            None if is_transient && tries < TRIES_MAX => tries += 1,
             None => rejected = Some(((first.partition, first.record.offset), error)),
         }
     }
@@ -279,7 +284,7 @@ fn persist<S: Session, T>(
     attempt(session, approach).map_err(|error| match error {
         // A unique index that this program did not create, or a partition that is dropped before each attempt.
         AttemptError::Duplicate(error) | AttemptError::NoPartition(error) => {
-            AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error, passing: false }
+            AttemptError::Rejected { at: None, error: error.to_string(), store_error: error, is_transient: false }
         }
         other => other,
     })
@@ -421,7 +426,7 @@ fn guard(
     let topic = &batch.topic;
     let partitions: Vec<i32> = bounds.keys().copied().collect();
     let found = transaction.lock_checkpoints(topic, &partitions)?;
-    let mut standing = OffsetRanges::new();
+    let mut remaining = OffsetRanges::new();
     for (&partition, &(from, to)) in bounds {
         let conflict = |what: String| Err(StoreError::Conflict(format!("{topic}[{partition}] {what}")).into());
         let Some(&(next, generation)) = found.get(&partition) else {
@@ -434,9 +439,9 @@ fn guard(
             return conflict(format!("is at {next} in the database, below {from}, where the batch begins"));
         }
         let skip = next > from && !failpoints::is_disabled("guard-1-skip");
-        standing.insert(partition, if skip { (next.min(to), to) } else { (from, to) });
+        remaining.insert(partition, if skip { (next.min(to), to) } else { (from, to) });
     }
-    Ok(standing)
+    Ok(remaining)
 }
 
 fn store_rows(
@@ -543,14 +548,14 @@ pub(super) fn retry<S: Session>(
             }
             Ok(all)
         }
-        Err(AttemptError::Rejected { error, otherwise, passing, .. }) => {
+        Err(AttemptError::Rejected { error, store_error, is_transient, .. }) => {
             let like = records.iter().find_map(|record| record.record.content.as_ref().ok());
             match like {
                 Some(like) if accepts_probe(session, topic, like, now)? => {
                     Ok(RetrySummary { outcomes: vec![RetryOutcome::Stays(error)], inserted: 0 })
                 }
-                _ if passing => Err(otherwise),
-                _ => Err(rejects_every_row(otherwise)),
+                _ if is_transient => Err(store_error),
+                _ => Err(rejects_every_row(store_error)),
             }
         }
         other => Ok(other?),
@@ -566,8 +571,11 @@ fn retry_once<S: Session>(
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records, now);
     let unpartitioned = session.create_partitions(&rows)?;
-    let refusal = |partition: i32, offset: i64| {
-        unpartitioned.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
+    let refusal = |record: &Record| {
+        unpartitioned
+            .iter()
+            .find(|refused| std::ptr::eq(refused.row.record, record))
+            .map(|refused| refused.error.clone())
     };
     let key = |record: &RetriedRecord| (record.partition, record.generation, record.record.offset);
     let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
@@ -575,7 +583,7 @@ fn retry_once<S: Session>(
     let outcome = |record: &RetriedRecord| match &record.record.content {
         _ if !there.contains(&key(record)) => RetryOutcome::Gone,
         Err(error) => RetryOutcome::Stays(error.clone()),
-        Ok(_) => refusal(record.partition, record.record.offset).map_or(RetryOutcome::Stored, RetryOutcome::Stays),
+        Ok(_) => refusal(&record.record).map_or(RetryOutcome::Stored, RetryOutcome::Stays),
     };
     let outcomes: Vec<RetryOutcome> = records.iter().map(outcome).collect();
     let stored: Vec<&RetriedRecord> = records

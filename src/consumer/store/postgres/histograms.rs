@@ -8,6 +8,7 @@ use postgres::types::ToSql;
 use postgres::{Client, Row, Transaction};
 
 use super::address::Address;
+use super::columns::{column, index};
 use super::maintenance::end_lock_holder;
 use super::{migrations, pooler, session};
 use crate::consumer::store::histograms::{
@@ -29,7 +30,7 @@ pub(in crate::consumer::store) struct PostgresHistograms {
 
 const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
 
-/// Silence after which the deriving session is taken for dead: it asks every second, and while it publishes twice a minute.
+/// Silence after which the deriving session is taken for dead: a live one asks every second, or twice a minute while it publishes.
 const SILENT_MAX: &str = "90 seconds";
 
 /// Windows that began in each hour, and end within two hours of its start. `OFFSET 0` makes the planner look up hours by the key.
@@ -352,14 +353,6 @@ impl<'k> KeyColumns<'k> {
     fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         vec![&self.agents, &self.interfaces, &self.directions, &self.spans, &self.starts]
     }
-}
-
-fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
-    rows.iter().map(value).collect()
-}
-
-fn index(row: &Row) -> usize {
-    usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)
 }
 
 fn series(row: &Row, at: usize) -> TrafficSeries {

@@ -65,11 +65,11 @@ impl Partitions {
         self.known.clear();
     }
 
-    pub(super) fn create_missing(
+    pub(super) fn create_missing<'a>(
         &mut self,
         client: &mut Client,
-        rows: &[Row<'_>],
-    ) -> Result<Vec<UnpartitionedRow>, StoreError> {
+        rows: &[Row<'a>],
+    ) -> Result<Vec<UnpartitionedRow<'a>>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partition: &Partition| {
             let noted = self.noted.get(&partition.name);
@@ -88,7 +88,7 @@ impl Partitions {
             return Ok(Vec::new());
         }
         let mut transaction = client.transaction()?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+        lock(&mut transaction)?;
         self.known = read(&mut transaction)?;
         let (mut outside, mut expired) = (Vec::new(), Vec::new());
         for (row, table, time) in places(rows) {
@@ -112,7 +112,7 @@ impl Partitions {
         )?;
         transaction.commit()?;
         self.noted.extend(names.into_iter().map(|name| (name, now)));
-        warn_of_clocks(rows, &outside);
+        warn_of_clocks(&outside);
         outside.append(&mut expired);
         Ok(outside)
     }
@@ -201,12 +201,12 @@ pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     Ok(Locks { table: names[usize::try_from(number(2)).unwrap_or(0)], partitions: number(1), room: number(0) })
 }
 
-fn unpartitioned(row: &Row<'_>, why: &str) -> UnpartitionedRow {
+fn unpartitioned<'a>(row: &Row<'a>, why: &str) -> UnpartitionedRow<'a> {
     let error = format!(
         "no partition for {}: {why}; `highwater-consumer dead-letters retry` stores it later",
         row.event.stamp.observed_at.date_naive()
     );
-    UnpartitionedRow { partition: row.partition, offset: row.record.offset, error }
+    UnpartitionedRow { row: *row, error }
 }
 
 fn too_many_outside(row: &Row<'_>) -> String {
@@ -220,15 +220,8 @@ fn being_detached(partition: &Partition) -> String {
     format!("{} has expired, and is being detached", partition.name)
 }
 
-fn warn_of_clocks(rows: &[Row<'_>], outside: &[UnpartitionedRow]) {
-    let mut agents: Vec<&str> = outside
-        .iter()
-        .filter_map(|outside| {
-            let row =
-                rows.iter().find(|row| (row.partition, row.record.offset) == (outside.partition, outside.offset))?;
-            Some(row.event.stamp.agent.as_str())
-        })
-        .collect();
+fn warn_of_clocks(outside: &[UnpartitionedRow<'_>]) {
+    let mut agents: Vec<&str> = outside.iter().map(|outside| outside.row.event.stamp.agent.as_str()).collect();
     agents.sort_unstable();
     agents.dedup();
     for agent in agents {

@@ -167,8 +167,8 @@ impl From<Error> for AttemptError {
             Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
             class @ (Class::Rejected | Class::Misconfigured | Class::Transient) => {
-                let passing = class == Class::Transient;
-                Self::Rejected { at: None, error: text(&error), otherwise: error.into(), passing }
+                let is_transient = class == Class::Transient;
+                Self::Rejected { at: None, error: text(&error), store_error: error.into(), is_transient }
             }
             Class::Unavailable | Class::Locked => Self::Store(error.into()),
         }

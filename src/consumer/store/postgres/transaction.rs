@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use postgres::types::ToSql;
 use postgres::{CopyInWriter, Statement};
 
-use super::columns::ColumnArray;
+use super::columns::{ColumnArray, column, index};
 use super::sqlstate::{self, Class};
 use super::statements::Statements;
 use super::{PostgresSession, copy};
@@ -41,7 +41,7 @@ impl apply::Session for PostgresSession {
         Ok(PostgresTransaction { inner: self.client.transaction()?, sql: &self.sql, locking, desynced: &self.desynced })
     }
 
-    fn create_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError> {
+    fn create_partitions<'a>(&mut self, rows: &[Row<'a>]) -> Result<Vec<UnpartitionedRow<'a>>, StoreError> {
         self.partitions.create_missing(&mut self.client, rows)
     }
 
@@ -102,11 +102,7 @@ fn of_line(error: postgres::Error, place: impl FnOnce(usize) -> Option<(i32, i64
 }
 
 fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
-    rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
-}
-
-fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
-    rows.iter().map(value).collect()
+    rows.iter().map(index).collect()
 }
 
 /// Fails if what was read without a lock has changed since.

@@ -41,7 +41,7 @@ impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
-                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into(), passing: false }
+                Self::Rejected { at: None, error: error.to_string(), store_error: error.into(), is_transient: false }
             }
             _ => Self::Store(error.into()),
         }
@@ -56,7 +56,7 @@ impl apply::Session for SqliteSession {
         Ok(SqliteTransaction { inner, now: text(now) })
     }
 
-    fn create_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<UnpartitionedRow>, StoreError> {
+    fn create_partitions<'a>(&mut self, _: &[Row<'a>]) -> Result<Vec<UnpartitionedRow<'a>>, StoreError> {
         Ok(Vec::new())
     }
 
