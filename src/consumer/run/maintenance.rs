@@ -36,7 +36,8 @@ impl MaintenanceThread {
             let sleep = |pause| sleep(&clock, pause, &stopped);
             repeat(sleep, || {
                 let result = round(url.maintenance(&options), retention, &clock, &stopped);
-                log.write(&result, clock.monotonic())
+                // After a reload another thread begins a round of its own.
+                log.write(&result, stopped.load(Ordering::Relaxed), clock.monotonic())
             });
         };
         std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
@@ -110,7 +111,7 @@ struct RoundLog {
 }
 
 impl RoundLog {
-    fn write(&mut self, result: &Result<Maintained, StoreError>, now: Duration) -> bool {
+    fn write(&mut self, result: &Result<Maintained, StoreError>, is_stopped: bool, now: Duration) -> bool {
         match result {
             Ok(Maintained { deleted, dropped, unfinished }) => {
                 for partition in dropped {
@@ -122,6 +123,7 @@ impl RoundLog {
                     log::info!("retention: deleted {}", deleted.join(", "));
                 }
                 match unfinished {
+                    Some(_) if is_stopped => {}
                     Some(why) => {
                         if let Some((level, line)) = self.unfinished(why, now) {
                             log::log!(level, "retention: {line}");
@@ -131,6 +133,7 @@ impl RoundLog {
                 }
                 unfinished.is_none()
             }
+            Err(_) if is_stopped => false,
             Err(error @ StoreError::Pooled(_)) => {
                 // The store's thread reports it as an ERROR.
                 log::debug!("retention: {error}; retrying in a minute");
@@ -193,8 +196,8 @@ mod tests {
         let (level, line) = log.unfinished(in_use, UNFINISHED_MAX).expect("it was silent for a day");
         assert_eq!(level, Level::Warn);
         assert!(line.contains(in_use) && line.contains("not finished for 1 d"), "{line}");
-        assert!(log.write(&Ok(Maintained::default()), UNFINISHED_MAX), "it is finished");
-        assert!(!log.write(&unfinished(), UNFINISHED_MAX * 2));
+        assert!(log.write(&Ok(Maintained::default()), false, UNFINISHED_MAX), "it is finished");
+        assert!(!log.write(&unfinished(), false, UNFINISHED_MAX * 2));
         assert_eq!(log.unfinished(in_use, UNFINISHED_MAX * 3 - PAUSE).map(|(level, _)| level), Some(Level::Info));
     }
 }

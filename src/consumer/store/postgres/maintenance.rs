@@ -196,10 +196,7 @@ impl Round<'_> {
     /// Counts an answer of the database, and ends the round when its time is over.
     fn check_budget(&self) -> Result<(), MaintenanceEnd> {
         self.progress.count_answer();
-        if self.progress.is_stopped() {
-            return Err(MaintenanceEnd::Unfinished("the consumer ends".to_owned()));
-        }
-        if self.clock.monotonic() >= self.until {
+        if self.progress.is_stopped() || self.clock.monotonic() >= self.until {
             return Err(MaintenanceEnd::Unfinished("its time was up".to_owned()));
         }
         Ok(())
@@ -250,13 +247,13 @@ impl Round<'_> {
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         self.drop_detached(maintained)?;
         let mut transaction = self.client.transaction()?;
-        let mut standing = partitions::read(&mut transaction)?;
+        let mut attached = partitions::read(&mut transaction)?;
         transaction.commit()?;
         // A table has at most one whose detachment was interrupted: it goes first.
-        standing.sort_by_key(|partition| partition.takes_rows);
+        attached.sort_by_key(|partition| partition.takes_rows);
         let mut blocked = Vec::new();
         // MINVALUE's partition is never dropped: its rows are deleted in pieces.
-        for partition in standing.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
+        for partition in attached.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
             let before = Retained::of(partition.table).before(self.retention, self.now);
             if blocked.contains(&partition.table) || partition.takes_rows && partition.to > before {
                 continue;
