@@ -49,6 +49,17 @@ fn without_kafka() -> (Agent, Running) {
 }
 
 #[test]
+fn samples_that_cannot_be_sent_are_a_problem() {
+    let Some(kafka) = Kafka::or_skip("agent_status::samples_that_cannot_be_sent_are_a_problem") else { return };
+    let topic = kafka.topic("sampled", 1);
+    let samples = format!("[samples]\nenabled = true\n[topics]\nsamples = '{topic}-of-nobody'\n");
+    let mut agent = Agent::new(&(config(&kafka.address, &topic) + &samples));
+    let _running = agent.start(&[]);
+    let what = until("a problem", || status_as_json(&agent).1["troubles"][0]["what"].as_str().map(str::to_owned));
+    assert!(what.contains(&format!("there is no topic {topic}-of-nobody")), "{what}");
+}
+
+#[test]
 fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknowledged() {
     let test = "agent_status::what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknowledged";
     let Some(kafka) = Kafka::or_skip(test) else { return };

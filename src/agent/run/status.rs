@@ -2,6 +2,7 @@ use chrono::SubsecRound as _;
 
 use super::Agent;
 use crate::agent::journal::Durability;
+use crate::agent::run::samples::SampleStream;
 use crate::agent::status::{AgentState, OngoingProblem, StatusReport, at, truncated};
 use crate::process::problems::{Problem, ProblemLog};
 
@@ -31,9 +32,12 @@ impl Agent {
         let journal = self.system.journal();
         let (durability, next_id, pending, lost, disk) =
             (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.problems());
-        let Self { settings, health, publisher, rates, outcome, source, detector, .. } = self;
+        let Self { settings, health, publisher, rates, samples, outcome, source, detector, .. } = self;
         let progress = publisher.progress();
-        let parts = [&disk, &health.counters, &progress.problems, &rates.publisher.progress().problems, &health.others];
+        let publishers = [Some(&*publisher), Some(&rates.publisher), samples.as_ref().map(SampleStream::publisher)];
+        let of_publishers = publishers.into_iter().flatten().map(|publisher| &publisher.progress().problems);
+        let parts: Vec<&ProblemLog> =
+            [&disk, &health.counters, &health.others].into_iter().chain(of_publishers).collect();
         let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
         let lasting: Vec<&Problem> = parts.iter().filter_map(|part| part.ongoing.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);

@@ -77,7 +77,7 @@ pub(super) struct StatusCommand {
 }
 
 /// Directory of the systemd unit's socket, other than the caller's `$RUNTIME_DIRECTORY`, if any.
-const UNIT_RUNTIME: &str = "/run/highwater";
+const SERVICE_RUNTIMES: [&str; 2] = ["/run/highwater", "/var/run/highwater"];
 /// Longest time between an agent's lock and its socket, at the start or at the end.
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -180,7 +180,8 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failur
 /// Asks at each path where the agent may listen; otherwise returns the socket that this user may not connect to, if any.
 fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusReport, Option<PathBuf>>, Failure> {
     let mut denied = None;
-    for runtime in [runtime, None, Some(Path::new(UNIT_RUNTIME))] {
+    let of_services = SERVICE_RUNTIMES.map(|directory| Some(Path::new(directory)));
+    for runtime in [runtime, None].into_iter().chain(of_services) {
         let socket = socket_path(runtime, state_dir);
         match ask(&socket) {
             Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),
