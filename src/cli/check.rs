@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::output;
-use crate::process::checks::{Finding, Grade, User, unreadable_files};
+use crate::process::checks::{Finding, Grade, User, unreadable_files, unwritable_directory};
 use crate::process::exit::Failure;
 use crate::units::counted;
 
@@ -65,8 +65,22 @@ pub(crate) fn unreadable_by_service(user: &str, files: &[PathBuf]) -> Vec<Findin
         return Vec::new();
     }
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|file| std::fs::read_to_string(file).unwrap_or_default());
-    let hidden = if Path::new("/run/systemd/system").is_dir() { HIDDEN_BY_UNIT } else { &[] };
+    let hidden = if is_systemd_running() { HIDDEN_BY_UNIT } else { &[] };
     unreadable_files(User::find(user, &passwd, &group).as_ref(), hidden, files)
+}
+
+/// Finds a directory that the service's unit could not write to; its own one is `own`.
+pub(crate) fn unwritable_by_service(unit: &str, own: &str, directory: &Path) -> Option<Finding> {
+    if !is_systemd_running() || !directory.is_absolute() {
+        return None;
+    }
+    let drop_ins = std::fs::read_dir(format!("/etc/systemd/system/{unit}.service.d")).into_iter().flatten().flatten();
+    let texts: Vec<String> = drop_ins.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
+    unwritable_directory(directory, own, unit, &texts.join("\n"))
+}
+
+fn is_systemd_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 #[cfg(test)]
@@ -78,10 +92,9 @@ mod tests {
         for unit in ["agent", "consumer"] {
             let path = format!("{}/systemd/highwater-{unit}.service", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(path).unwrap();
-            assert!(
-                ["ProtectHome=yes", "PrivateTmp=yes"].iter().all(|line| text.lines().any(|found| found == *line)),
-                "{unit}"
-            );
+            for line in ["ProtectHome=yes", "PrivateTmp=yes", "ProtectSystem=strict"] {
+                assert!(text.lines().any(|found| found == line), "{unit}: {line}");
+            }
         }
     }
 

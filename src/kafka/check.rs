@@ -15,14 +15,14 @@ pub struct CheckedTopic<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfMissing {
-    Fails,
-    Warns,
+    Fail,
+    Warn,
     /// Only others use it: the program's user need not even see it.
-    IsOthers,
-    IsCreated,
+    Unused,
+    Create,
 }
 
-/// Asks the cluster, and returns an admin client if it answers. Blocks for some seconds at most.
+/// Asks the cluster, and returns an admin client if it answers. Blocks for seconds, or as long as the resolver does.
 pub fn check_cluster(connection: &Connection) -> (Finding, Option<Admin>) {
     let asked = Admin::new(connection).and_then(|admin| Ok((admin.cluster()?, admin)));
     match asked {
@@ -46,11 +46,11 @@ pub fn check_topic(admin: &Admin, topic: CheckedTopic<'_>) -> Finding {
             format!("partitions {leaderless:?} have no leader; start the brokers that hold their replicas"),
         ),
         Ok(TopicLookup::Missing) => match topic.if_missing {
-            IfMissing::Fails => Finding::failed(about, topic.missing),
-            IfMissing::Warns | IfMissing::IsOthers => Finding::warning(about, topic.missing),
-            IfMissing::IsCreated => Finding::ok(about, "is missing, and created at the start"),
+            IfMissing::Fail => Finding::failed(about, topic.missing),
+            IfMissing::Warn | IfMissing::Unused => Finding::warning(about, topic.missing),
+            IfMissing::Create => Finding::ok(about, "is missing, and created at the start"),
         },
-        Ok(TopicLookup::Denied(_)) if topic.if_missing == IfMissing::IsOthers => {
+        Ok(TopicLookup::Denied(_)) if topic.if_missing == IfMissing::Unused => {
             Finding::ok(about, "is hidden from this user, which does not use it")
         }
         Ok(TopicLookup::Denied(why)) => {

@@ -104,6 +104,20 @@ pub fn unreadable_files(user: Option<&User>, hidden: &[&str], files: &[PathBuf])
     texts.map(|text| Finding::failed("service", text)).collect()
 }
 
+/// Returns what keeps a unit with `ProtectSystem=strict` from a directory: it is not below `own`, nor a path of `ReadWritePaths=` in
+/// the drop-ins.
+pub fn unwritable_directory(directory: &Path, own: &str, unit: &str, drop_ins: &str) -> Option<Finding> {
+    let paths =
+        drop_ins.lines().filter_map(|line| line.trim().strip_prefix("ReadWritePaths=")).flat_map(str::split_whitespace);
+    let mut writable = paths.map(|path| path.trim_start_matches(['-', '+'])).chain([own]);
+    if writable.any(|path| directory.starts_with(path)) {
+        return None;
+    }
+    let directory = directory.display();
+    let remedy = format!("systemctl edit {unit}, with [Service] and ReadWritePaths={directory}");
+    Some(Finding::failed("service", format!("the unit may not write to {directory}: {remedy}")))
+}
+
 #[derive(Clone, Debug)]
 pub struct User {
     name: String,
@@ -148,6 +162,20 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_writes_to_its_own_directory_and_to_those_of_its_drop_ins() {
+        let found = |directory: &str, drop_ins: &str| {
+            unwritable_directory(Path::new(directory), "/var/lib/hw", "hw-agent", drop_ins).map(|finding| finding.text)
+        };
+        let drop_in = "[Service]\nReadWritePaths=-/srv/other /srv/hw\n";
+        assert_eq!(found("/var/lib/hw", ""), None);
+        assert_eq!(found("/var/lib/hw/state", ""), None);
+        assert_eq!(found("/srv/hw", drop_in), None);
+        assert_eq!(found("/srv/other/state", drop_in), None);
+        let remedy = "systemctl edit hw-agent, with [Service] and ReadWritePaths=/srv/hw2";
+        assert_eq!(found("/srv/hw2", drop_in), Some(format!("the unit may not write to /srv/hw2: {remedy}")));
+    }
 
     #[test]
     fn room_and_rights_are_those_of_the_nearest_directory() {

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::common::{AgentFlags, SERVICE_USER};
+use super::common::{AgentFlags, SERVICE_DIRECTORY, SERVICE_USER};
 use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
-use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, valid_configuration};
+use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, unwritable_by_service, valid_configuration};
 use crate::cli::output;
 use crate::config::{AGENT_KEYS, TopicRole};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
@@ -61,6 +61,8 @@ impl AgentCheck {
         if self.flags.common.is_of_service() {
             let files = layers.named_files().map_err(Failure::config)?;
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
+            let directory = layers.file_that_sets("state_dir").map(|_| &settings.state_dir);
+            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, SERVICE_DIRECTORY, path)))?;
         }
         report.add_all(settings.warnings.iter().map(|warning| Finding::warning("configuration", warning)))?;
         report.add_all(links)?;
@@ -85,10 +87,10 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
         let missing = if is_for_hours { missing_topic_of_histograms } else { missing_topic };
         let missing = missing(name, connection.brokers());
         let if_missing = match settings.publisher.create_topics {
-            Some(_) => IfMissing::IsCreated,
+            Some(_) => IfMissing::Create,
             // Consumers write there, not agents.
-            None if is_for_hours => IfMissing::IsOthers,
-            None => IfMissing::Fails,
+            None if is_for_hours => IfMissing::Unused,
+            None => IfMissing::Fail,
         };
         let right = if is_for_hours { "Describe" } else { "Write" };
         report.add(&check_topic(&admin, CheckedTopic { name, if_missing, missing: &missing, right }))?;

@@ -2,8 +2,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use clap::Args;
 
-use super::common::{Common, SERVICE_USER};
-use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, valid_configuration};
+use super::common::{Common, SERVICE_DIRECTORY, SERVICE_USER};
+use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, unwritable_by_service, valid_configuration};
 use crate::cli::output;
 use crate::config::{CONSUMER_KEYS, Layers};
 use crate::consumer::config::Settings;
@@ -58,6 +58,8 @@ impl ConsumerCheck {
         if self.common.is_of_service() {
             let files = [layers.named_files().map_err(Failure::config)?, settings.store.files()].concat();
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
+            let directory = settings.store.directory().filter(|_| layers.file_that_sets("store.url").is_some());
+            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, SERVICE_DIRECTORY, path)))?;
         }
         if !self.check.offline {
             check_kafka(&settings, &mut report)?;
@@ -87,13 +89,13 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
     let Some(admin) = admin else { return Ok(()) };
     let brokers = settings.connection.brokers();
     for name in settings.membership().topics {
-        let if_missing = if settings.may_be_missing(&name) { IfMissing::Warns } else { IfMissing::Fails };
+        let if_missing = if settings.may_be_missing(&name) { IfMissing::Warn } else { IfMissing::Fail };
         let missing = missing_topic(&name, brokers);
         report.add(&check_topic(&admin, CheckedTopic { name: &name, if_missing, missing: &missing, right: "Read" }))?;
     }
     if let Some(name) = settings.published_hours() {
         let missing = missing_topic_of_histograms(name, brokers);
-        let topic = CheckedTopic { name, if_missing: IfMissing::Warns, missing: &missing, right: "Write" };
+        let topic = CheckedTopic { name, if_missing: IfMissing::Warn, missing: &missing, right: "Write" };
         report.add(&check_topic(&admin, topic))?;
     }
     report.add_all(check_group(settings, &admin))

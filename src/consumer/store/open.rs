@@ -44,6 +44,14 @@ impl StoreUrl {
         }
     }
 
+    /// Returns the directory of a SQLite file, which has further files beside it.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.0 {
+            Backend::Postgres(_) => None,
+            Backend::Sqlite(path) => path.parent(),
+        }
+    }
+
     pub fn sqlite(path: &Path) -> Self {
         Self(Backend::Sqlite(path.to_owned()))
     }
