@@ -106,6 +106,8 @@ openwrt() {
   (umask 077 && ROOT=$root busybox ash "$archive/install") && cmp "$archive/highwater-agent" "$root/usr/bin/highwater-agent" || return
   [[ $(stat -c %a "$root/etc/highwater" "$root/etc/highwater/agent.toml") == $'755\n644' ]] || return
   grep -qx 'highwater-agent:x:201:201:Highwater agent:/srv/highwater:/bin/false' "$root/etc/passwd" || return
+  grep -qx 'state_dir = "/srv/highwater"' "$root/etc/highwater/agent.toml" || return
+  ROOT=$root busybox ash "$archive/install" && [[ ! -e $root/etc/highwater/agent.toml.new-defaults ]] || return
   survives_sysupgrade "$root" || return
   echo '# edited' >>"$root/etc/highwater/agent.toml"
   ROOT=$root busybox ash "$archive/install" && [[ -e $root/etc/highwater/agent.toml.new-defaults ]] || return
