@@ -38,7 +38,7 @@ The timestamp of a message is the time of its arrival at the broker
 (message.timestamp.type=LogAppendTime), so that retention does not depend on a
 gateway's clock. An event also contains its own time.
 
-On three brokers or more, min.insync.replicas is 2: an acknowledged event
+With three replicas or more, min.insync.replicas is 2: an acknowledged event
 survives the loss of any one of them.
 
 Exit code: 0, also if an existing topic differs; 1 with --check if a topic is

@@ -15,8 +15,8 @@ use crate::units::counted;
 
 const LIST_HELP: &str = "\
 A message that is no event, or that the database rejects, does not hold up the
-others: it is kept as it came, with the reason. Dead letters are removed after
-retention.dead_letters (90 days by default).
+others: it is kept as it came, with the reason. After retention.dead_letters (90
+days by default) its bytes are removed; `list --dropped` still shows it.
 
 A table shows the beginning of each payload; JSON and CSV have all of it as
 text, with Kafka's timestamp, the headers, and the event that the message claims

@@ -11,7 +11,7 @@ pub(super) const HELP: &str = "\
 How many seconds had which rate, of one link, or of several in one: each second
 of each link counts once. Without --agent and --interface it is of all links. A
 time is merged from whole days and hours of UTC, and from windows at its edges,
-whose seconds are kept for five weeks: use whole hours for what is older.
+whose seconds are kept for 37 days: use whole hours for what is older.
 
 A table has bins of 1, 2, 5, 10, … ; JSON and CSV have those of the histogram,
 at most 1 % wide. Percentiles are at most 1 % too high.
