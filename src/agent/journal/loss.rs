@@ -9,7 +9,7 @@ const RANGES_MAX: usize = 500;
 const LOG_EVERY_MS: u64 = 60_000;
 
 /// Inclusive and ascending ranges of numbers of one epoch.
-pub(super) type Ranges = Vec<(u64, u64)>;
+pub(in crate::agent) type Ranges = Vec<(u64, u64)>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
@@ -126,7 +126,7 @@ pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     rest.chunks(RANGES_MAX).map(|ranges| NewEvent { stamp: event.stamp.clone(), body: part(ranges) }).collect()
 }
 
-fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
+pub(in crate::agent) fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     let mut all: Ranges = ranges.into_iter().collect();
     all.sort_unstable();
     let mut apart = Ranges::new();

@@ -39,6 +39,7 @@ pub use self::failover::DurableJournal;
 pub use self::loss::LossCounts;
 #[cfg(feature = "toolbox")]
 pub(in crate::agent) use self::loss::declare;
+pub(in crate::agent) use self::loss::union;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::message::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};

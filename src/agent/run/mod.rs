@@ -103,7 +103,7 @@ struct Agent {
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
     watch_ticks(&agent.heartbeat).map_err(Failure::failed)?;
-    agent.watch(run.signals, run.duration, run.reload)?;
+    agent.watch(run.signals, run.duration, run.reload);
     Ok(agent.finish(run.signals))
 }
 
@@ -203,7 +203,7 @@ impl Agent {
         signals: &SignalPipe,
         duration: Option<Duration>,
         reload: &dyn Fn() -> Result<Settings, String>,
-    ) -> Result<(), Failure> {
+    ) {
         let started = self.clock.monotonic();
         let end = duration.map(|duration| started + duration);
         let mut deadline = started;
@@ -213,7 +213,7 @@ impl Agent {
             let now = self.clock.monotonic();
             let mut ticked = false;
             if signals.stop_requested() || end.is_some_and(|end| now >= end) {
-                return Ok(());
+                return;
             }
             if now >= deadline {
                 self.outcome.lateness_max = self.outcome.lateness_max.max(now - deadline);
@@ -236,7 +236,7 @@ impl Agent {
             }
             if signals.take_reload_request() {
                 let interval = self.settings.interval;
-                self.reload(reload)?;
+                self.reload(reload);
                 if self.settings.interval != interval {
                     deadline = self.clock.monotonic() + self.settings.interval;
                 }
@@ -322,22 +322,26 @@ impl Agent {
         self.add_at(bodies, now);
     }
 
-    fn add(&mut self, bodies: Vec<Body>) {
+    fn add(&mut self, bodies: Vec<Body>) -> bool {
         let now = self.stamp();
-        self.add_at(bodies, &now);
+        self.add_at(bodies, &now)
     }
 
-    fn add_at(&mut self, bodies: Vec<Body>, now: &Stamp) {
+    /// Returns whether the events were registered.
+    fn add_at(&mut self, bodies: Vec<Body>, now: &Stamp) -> bool {
         if bodies.is_empty() {
-            return;
+            return true;
         }
         let new_events = bodies.into_iter().map(|body| NewEvent { stamp: now.clone(), body }).collect();
-        if let Err(error) = self.system.add_events(new_events) {
-            error!("events could not be registered: {}", chain(&error));
+        let added = self.system.add_events(new_events);
+        if let Err(error) = &added {
+            error!("events could not be registered: {}", chain(error));
         }
+        let is_registered = added.is_ok();
         for failure in self.system.failures() {
             self.report_error(&chain(&failure));
         }
+        is_registered
     }
 
     fn publish(&mut self, signals: &SignalPipe) {

@@ -4,24 +4,23 @@ use log::{error, info, warn};
 
 use super::{Agent, SampleStream, open_source};
 use crate::agent::config::Settings;
-use crate::process::exit::{Failure, chain};
+use crate::process::exit::chain;
 use crate::units::counted;
 
 impl Agent {
-    pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
+    pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) {
         self.heartbeat.enter("reading the configuration", self.clock.monotonic());
         self.notifier.reloading(self.clock.monotonic());
-        let reloaded = self.take_over(read());
+        self.take_over(read());
         self.notifier.reloaded(self.settings.interval);
-        reloaded
     }
 
-    fn take_over(&mut self, settings: Result<Settings, String>) -> Result<(), Failure> {
+    fn take_over(&mut self, settings: Result<Settings, String>) {
         let settings = match settings {
             Ok(settings) => settings,
             Err(error) => {
                 error!("the previous configuration stays in effect: {error}");
-                return Ok(());
+                return;
             }
         };
         settings.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -36,7 +35,7 @@ impl Agent {
                 Ok(source) => self.source = source,
                 Err(error) => {
                     error!("the previous configuration stays in effect: {}", chain(&error));
-                    return Ok(());
+                    return;
                 }
             }
             self.detector.expect_all_links();
@@ -55,7 +54,6 @@ impl Agent {
             self.report_error(&chain(&error));
         }
         info!("the configuration was reloaded: {}", counted(self.settings.limits.len() as u64, "limit"));
-        Ok(())
     }
 
     fn reconfigure_samples(&mut self, settings: &Settings, now: Duration) {

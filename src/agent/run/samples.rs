@@ -7,7 +7,7 @@ use crate::agent::config::Settings;
 use crate::agent::detector::Detector;
 use crate::agent::detector::rate::{Verdict, bit_rate};
 use crate::agent::event_system::EventSystem;
-use crate::agent::journal::{JournalError, Position, SqliteJournal};
+use crate::agent::journal::{JournalError, Position, SqliteJournal, union};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::config::TopicRole;
 use crate::message::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
@@ -82,16 +82,16 @@ impl SampleStream {
         self.system.journal().first_unsettled()
     }
 
+    /// Returns the samples that Kafka has not acknowledged, with those that an unsent declaration stands for.
     pub(super) fn lost(&mut self) -> Option<Loss> {
         let left = self.system.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).ok()?;
         let epoch = left.first()?.event.id.epoch;
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for seq in left.iter().map(|queued| queued.event.id.seq) {
-            match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == seq => *last = seq,
-                _ => ranges.push((seq, seq)),
-            }
-        }
+        let waiting = left.iter().map(|queued| (queued.event.id.seq, queued.event.id.seq));
+        let declared = left.iter().filter_map(|queued| match &queued.event.body {
+            Body::Loss(loss) if loss.epoch == epoch => Some(&loss.ranges),
+            _ => None,
+        });
+        let ranges = union(waiting.chain(declared.flatten().copied()));
         let detail = Some("samples are kept in memory alone, and the agent stopped".to_owned());
         Some(Loss { epoch, ranges, reason: Reason::Evicted, detail })
     }
@@ -112,10 +112,9 @@ impl Agent {
 
     /// Declares the samples that Kafka did not acknowledge, and returns the threads of their producer.
     pub(super) fn end_samples(&mut self, mut samples: SampleStream) -> Vec<JoinHandle<()>> {
-        if let Some(loss) = samples.lost() {
-            self.add(vec![Body::Loss(loss)]);
-        }
-        if let Err(error) = self.system.journal().note_samples(None) {
+        let is_declared = samples.lost().is_none_or(|loss| self.add(vec![Body::Loss(loss)]));
+        // The note stays for the next start if the disk failed.
+        if is_declared && let Err(error) = self.system.journal().note_samples(None) {
             self.report_error(&format!("samples: {}", chain(&error)));
         }
         samples.close()
