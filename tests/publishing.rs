@@ -1,5 +1,7 @@
 //! Events that Kafka refuses, does not acknowledge, or cannot be given, and the connection between flushes.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use highwater::agent::publisher::Progress;
@@ -107,7 +109,7 @@ fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
     for _ in 0..8 {
         let mock = MockCluster::new(1).expect("a mock cluster");
         mock.create_topic("t", 1, 1).expect("a topic");
-        // Nothing listens on these two.
+        // These two have no listener.
         let brokers = format!("127.0.0.1:9,127.0.0.1:7,{}", mock.bootstrap_servers());
         let mut publishing = Publishing::new(&brokers, "t", &[]);
         publishing.add(5);
@@ -312,6 +314,47 @@ fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
         let end = err.lines().last().unwrap_or_default();
         assert!(end.contains("Not enough in-sync replicas: ") && end.contains("min.insync.replicas"), "{err}");
     }
+}
+
+/// The last row but one, of 2,000,000 bytes in a second, is over the limit.
+#[test]
+fn a_one_shot_command_waits_for_its_rows_longer_than_for_kafka() {
+    let test = "publishing::a_one_shot_command_waits_for_its_rows_longer_than_for_kafka";
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), "stalled-s=return(2)");
+    command.args(["replay", "-", "--limit", "1 Mbit/s", "--publish", "-b", &mock.bootstrap_servers(), "-t", "t"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut rows = child.stdin.take().unwrap();
+    // The first lines, where a header may be, are read together.
+    let quiet: String = (1..=5_000).map(|second| format!("{second},10\n")).collect();
+    rows.write_all(format!("timestamp,value\n{quiet}").as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    rows.write_all(b"5001,2000000\n5002,10\n").unwrap();
+    drop(rows);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_replay_that_fails_says_how_to_resume() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    let directory = tempfile::tempdir().unwrap();
+    let rows = directory.path().join("rows.csv");
+    let times = ["01:30", "01:45", "02:00", "02:15", "02:30", "02:45", "02:00", "02:15"];
+    let lines = times.map(|time| format!("2026-10-25 {time}:00,900000000\n"));
+    std::fs::write(&rows, format!("timestamp,value\n{}", lines.concat())).unwrap();
+    let output = command()
+        .args(["replay", &rows.display().to_string(), "--limit", "1 Mbit/s", "--publish"])
+        .args(["-b", &mock.bootstrap_servers(), "-t", "t"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("comes a second time") && err.contains("; then resume with --epoch "), "{err}");
 }
 
 #[test]

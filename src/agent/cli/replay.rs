@@ -170,10 +170,11 @@ impl Replay {
         let end = self.replay(&mut rows, &agent, &mut detector, &mut summary, &mut streams, &bar)?;
         let delivered = streams.finish()?;
         bar.finish_and_clear();
-        if let ReplayEnd::Failed(failure) = end {
-            return Err(failure);
-        }
         output::finished(summary.end())?;
+        let end = match end {
+            ReplayEnd::Failed(failure) if !delivered.has_any() => return Err(failure),
+            end => end,
+        };
         if self.breaches {
             self.common.note(&summary.line(&delivered));
         } else {
@@ -181,7 +182,10 @@ impl Replay {
         }
         let resume = format!("--epoch {epoch} --from-line {}", delivered.next_line);
         match end {
-            ReplayEnd::Through | ReplayEnd::Failed(_) => {}
+            ReplayEnd::Through => {}
+            ReplayEnd::Failed(failure) => {
+                return Err(Failure::new(failure.status(), format!("{failure}; then resume with {resume}")));
+            }
             ReplayEnd::Stopped if self.sends() => {
                 let why = delivered.problem().map(|why| format!(": {why}")).unwrap_or_default();
                 return Err(Failure::failed(format!("interrupted{why}; resume with {resume}")));

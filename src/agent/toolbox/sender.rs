@@ -82,6 +82,10 @@ impl EventSender {
 
     /// Adds events, blocking while too many are pending. Fails if an observer does, as when a file cannot be written.
     pub fn add(&mut self, new_events: Vec<NewEvent>) -> Result<(), Failure> {
+        if self.system.pending().events == 0 {
+            // Since the last poll no event was waited for, however long ago that was.
+            self.acknowledged.1 = self.clock.monotonic();
+        }
         let events = self.system.add_events(new_events).map_err(Failure::failed)?;
         self.events += events.len() as u64;
         if let Some(failure) = self.system.failures().pop() {

@@ -33,6 +33,11 @@ pub(crate) fn epoch_of_samples(events: Epoch) -> Epoch {
 }
 
 impl Delivered {
+    /// Returns true if something was sent, whether Kafka acknowledged it or not.
+    pub(crate) fn has_any(&self) -> bool {
+        [Some(&self.events), self.samples.as_ref()].into_iter().flatten().any(|sent| sent.delivered + sent.failed > 0)
+    }
+
     pub(crate) fn problem(&self) -> Option<&str> {
         let of_samples = self.samples.as_ref().and_then(|samples| samples.problem.as_deref());
         self.events.problem.as_deref().or(of_samples)
