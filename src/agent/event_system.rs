@@ -106,7 +106,7 @@ impl EventSystem {
         self.remove_events(&[id])
     }
 
-    /// Removes events that Kafka acknowledged or their sender withdraws; after an error they are sent again.
+    /// Removes events that Kafka acknowledged or their sender withdraws; after an error they stay, and the next start sends them.
     pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());

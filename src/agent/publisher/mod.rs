@@ -175,7 +175,7 @@ impl Publisher {
         }
     }
 
-    pub fn of_rates(self) -> Self {
+    pub fn for_rates(self) -> Self {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
     }
 
@@ -343,9 +343,12 @@ impl Publisher {
         }
         let mut done = system.remove_events(&delivered);
         for (id, reason) in rejected {
-            error!("Kafka rejects event {id}: {reason}; it is declared lost");
-            self.progress.rejected += 1;
-            done = done.and(system.reject_event(id, &reason, stamp()));
+            let rejected = system.reject_event(id, &reason, stamp());
+            if rejected.is_ok() {
+                error!("Kafka rejects event {id}: {reason}; it is declared lost");
+                self.progress.rejected += 1;
+            }
+            done = done.and(rejected);
         }
         done
     }

@@ -34,8 +34,8 @@ impl Progress {
     }
 
     pub fn problem(&self) -> &str {
-        let lasting = self.problems.ongoing.as_ref().map(|lasting| lasting.what.as_str());
-        lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")
+        let ongoing = self.problems.ongoing.as_ref().map(|problem| problem.what.as_str());
+        ongoing.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")
     }
 }
 

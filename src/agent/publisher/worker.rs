@@ -26,7 +26,7 @@ use super::Settings;
 use super::commands::{Acknowledgement, OutgoingEvent, WorkerCommand, WorkerReport};
 use super::encoding::Encoder;
 use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
-use super::reaper::Reaper;
+use super::reaper::tear_down;
 use super::session::{ProducerSession, UNREACHABLE_AFTER};
 use super::session_end::SessionEnd;
 use super::spread::Spread;
@@ -60,7 +60,6 @@ pub(super) struct Worker {
     has_problem: bool,
     backoff: Backoff,
     spread: Spread,
-    reaper: Reaper,
     /// True once missing topics were looked for, and created, after the last report that one was missing.
     has_topics: bool,
     overdue_after: Duration,
@@ -111,7 +110,6 @@ impl Worker {
             slow_until: None,
             throttle: LogThrottle::default(),
             has_problem: false,
-            reaper: Reaper::default(),
             has_topics: false,
         }
     }
@@ -125,7 +123,7 @@ impl Worker {
                     if matches!(end, SessionEnd::Closed) {
                         return; // drops the producer on this thread, which may hang
                     }
-                    self.reaper.add(session.producer);
+                    tear_down(session.producer);
                     end
                 }
                 Err(end) => end,

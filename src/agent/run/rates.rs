@@ -26,7 +26,7 @@ impl RateStream {
         let mut stream = Self {
             windows: settings.rates.map(|rates| RateWindows::new(rates.window)),
             complete: Vec::new(),
-            publisher: Publisher::new(publisher_settings(settings), false, clock.monotonic()).of_rates(),
+            publisher: Publisher::new(publisher_settings(settings), false, clock.monotonic()).for_rates(),
         };
         stream.look_up(settings, clock.monotonic());
         match (journal.open_window(), &mut stream.windows) {

@@ -39,12 +39,12 @@ impl Agent {
         let parts: Vec<&ProblemLog> =
             [&disk, &health.counters, &health.others].into_iter().chain(of_publishers).collect();
         let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
-        let lasting: Vec<&Problem> = parts.iter().filter_map(|part| part.ongoing.as_ref()).collect();
+        let ongoing: Vec<&Problem> = parts.iter().filter_map(|part| part.ongoing.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);
         let next_flush = publisher.next_flush().map(|next| now.observed_at + next.saturating_sub(monotonic));
         let report = StatusReport {
             state: if health.ending { AgentState::Ending } else { AgentState::Running },
-            healthy: lasting.is_empty(),
+            healthy: ongoing.is_empty(),
             asked_at: now.observed_at,
             agent: Some(settings.agent.clone()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -80,7 +80,7 @@ impl Agent {
             errors: Some(parts.iter().map(|part| part.count).sum()),
             last_error_at: last.map(|last| moment(last.at_ms)),
             last_error: last.map(|last| truncated(&last.what)),
-            troubles: lasting.into_iter().map(|lasting| OngoingProblem::of(lasting, &now)).collect(),
+            troubles: ongoing.into_iter().map(|problem| OngoingProblem::of(problem, &now)).collect(),
             ..StatusReport::default()
         };
         report.with_breaches(detector.open_breaches(&now)).with_links(detector.links())

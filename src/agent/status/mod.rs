@@ -20,7 +20,7 @@ const WORDS_MAX: usize = 500;
 
 /// State of an agent, as in `docs/commands.md`; unknown values are `null`, as most are if no agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, expecting = "struct Report")]
+#[serde(default, expecting = "an agent's status")]
 pub struct StatusReport {
     pub state: AgentState,
     pub healthy: bool,
@@ -100,7 +100,7 @@ pub enum AgentState {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(expecting = "struct Problem")]
+#[serde(expecting = "a problem")]
 pub struct OngoingProblem {
     pub since: DateTime<Utc>,
     pub what: String,
