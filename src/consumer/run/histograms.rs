@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::RoundError;
@@ -27,7 +27,8 @@ const STOPPED: u8 = 2;
 
 pub(super) struct HistogramThread {
     mode: Arc<AtomicU8>,
-    ended: Receiver<()>,
+    /// True if all hours were made in the end.
+    ended: Receiver<bool>,
 }
 
 impl HistogramThread {
@@ -52,15 +53,14 @@ impl HistogramThread {
             backoff: Backoff::default(),
         };
         std::thread::Builder::new().name("histograms".into()).spawn(move || {
-            work.rounds();
-            drop(end);
+            let _ = end.send(work.rounds());
         })?;
         Ok(Some(Self { mode, ended }))
     }
 
     pub(super) fn finish(&self) {
         self.mode.store(FINISHING, Ordering::Relaxed);
-        if self.ended.recv_timeout(FINISH_MAX) == Err(RecvTimeoutError::Timeout) {
+        if !self.ended.recv_timeout(FINISH_MAX).unwrap_or(false) {
             log::warn!("histograms: not all hours are made yet; the next run goes on");
         }
     }
@@ -88,23 +88,25 @@ struct HistogramWork {
 }
 
 impl HistogramWork {
-    fn rounds(&mut self) {
+    /// Returns whether all hours are made.
+    fn rounds(&mut self) -> bool {
         loop {
             let is_finishing = self.mode.load(Ordering::Relaxed) == FINISHING;
             let pause = match self.round(is_finishing) {
                 Ok(true) => Duration::ZERO,
-                Ok(false) if is_finishing => return,
+                Ok(false) if is_finishing => return true,
                 Ok(false) => PAUSE,
+                Err(error) if is_finishing => {
+                    log::warn!("histograms: {error}; nothing is lost");
+                    return false;
+                }
                 Err(error) => {
                     self.log(&error);
-                    if is_finishing {
-                        return;
-                    }
                     self.backoff.pause()
                 }
             };
             if !self.sleep(pause) {
-                return;
+                return false;
             }
         }
     }

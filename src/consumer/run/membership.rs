@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::liveness::Liveness;
 use crate::consumer::config::Settings;
 use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::ClientError;
@@ -17,7 +16,6 @@ struct PendingReports(BTreeMap<u8, Polled>);
 
 const UNASSIGNED_MAX: Duration = Duration::from_secs(45);
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
-const CONNECT_POLL: Duration = Duration::from_millis(100);
 /// Twice the longest pause, since two members with one `group.instance.id` fence each other after each other's pause.
 const STABLE: Duration = Duration::from_secs(120);
 
@@ -34,6 +32,8 @@ pub(super) struct Member {
     missing: LogThrottle,
     backoff: Backoff,
     joined: Duration,
+    /// Time for a client in the place of one that was given up.
+    renew_at: Option<Duration>,
 }
 
 impl Member {
@@ -48,6 +48,7 @@ impl Member {
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
             joined: Duration::ZERO,
+            renew_at: None,
         })
     }
 
@@ -167,27 +168,32 @@ impl Member {
         }
     }
 
-    pub(super) fn renew(&mut self, settings: &Settings, liveness: &Liveness<'_>, why: &str) {
+    /// Gives the client up. The next one is made after a pause, while the loop goes on.
+    pub(super) fn renew(&mut self, why: &str, now: Duration) {
         log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();
-        if liveness.now().saturating_sub(self.joined) >= STABLE {
+        if now.saturating_sub(self.joined) >= STABLE {
             self.backoff.reset();
         }
-        loop {
-            let until = liveness.now() + self.backoff.pause();
-            while liveness.now() < until {
-                if liveness.is_stopping() {
-                    return;
-                }
-                std::thread::sleep(CONNECT_POLL);
+        self.renew_at = Some(now + self.backoff.pause());
+    }
+
+    pub(super) fn is_renewing(&self) -> bool {
+        self.renew_at.is_some()
+    }
+
+    pub(super) fn make_new_client(&mut self, settings: &Settings, now: Duration) {
+        if self.renew_at.is_none_or(|at| now < at) {
+            return;
+        }
+        match source(settings) {
+            Ok(source) => {
+                (self.joined, self.renew_at) = (now, None);
+                self.replace(source);
             }
-            let now = liveness.step("connecting to Kafka");
-            match source(settings) {
-                Ok(source) => {
-                    self.joined = now;
-                    return self.replace(source);
-                }
-                Err(error) => self.log(&error.to_string(), now),
+            Err(error) => {
+                self.log(&error.to_string(), now);
+                self.renew_at = Some(now + self.backoff.pause());
             }
         }
     }
@@ -228,6 +234,32 @@ impl PendingReports {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Layers;
+    use crate::process::systemd::Directories;
+
+    #[test]
+    fn a_client_that_lacks_a_file_is_made_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let password = directory.path().join("password");
+        let text = format!(
+            "[kafka]\nbrokers = '127.0.0.1:9'\n[kafka.tls]\nenabled = false\n\
+             [kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'hw'\npassword_file = '{}'\n",
+            password.display()
+        );
+        std::fs::write(&password, "secret").unwrap();
+        let settings = Settings::new(&Layers::from_text("consumer.toml", &text), &Directories::default()).unwrap();
+        let mut member = Member::join(&settings).unwrap();
+        std::fs::remove_file(&password).unwrap();
+        let second = Duration::from_secs;
+        member.renew("it was fenced", second(1));
+        member.make_new_client(&settings, second(1));
+        assert!(member.is_renewing(), "after a pause");
+        member.make_new_client(&settings, second(100));
+        assert!(member.is_renewing(), "there is no file");
+        std::fs::write(&password, "secret").unwrap();
+        member.make_new_client(&settings, second(200));
+        assert!(!member.is_renewing());
+    }
 
     #[test]
     fn reports_are_kept_by_kind_and_the_most_urgent_comes_first() {

@@ -165,11 +165,21 @@ impl<'a> Consumer<'a> {
         if let Some(error) = self.incompatible.take() {
             return Err(Failure::config(error));
         }
+        if self.member.is_renewing() {
+            let now = self.liveness.step("connecting to Kafka");
+            self.liveness.notifier.ping(now);
+            self.member.make_new_client(self.settings, now);
+            std::thread::sleep(POLL);
+            return Ok(true);
+        }
         let now = self.liveness.step("querying the offsets");
         if self.options.until_end && self.has_ended(now)? {
             return Ok(false);
         }
         self.check_member(now);
+        if self.member.is_renewing() {
+            return Ok(true);
+        }
         self.skip_empty_offsets(now);
         for topic in 0..self.topics.len() {
             // After a rebalance a topic may be another member's.
@@ -257,7 +267,7 @@ impl<'a> Consumer<'a> {
 
     fn renew_client(&mut self, why: &str) {
         self.stop_reading_all(Duration::ZERO);
-        self.member.renew(self.settings, &self.liveness, why);
+        self.member.renew(why, self.liveness.now());
     }
 
     /// Forgets what is not stored of a topic, whose offsets are looked up again at `at`. Kafka is paused until then.
@@ -313,7 +323,7 @@ impl<'a> Consumer<'a> {
                 Start::Latest => all,
                 Start::Earliest => all.into_iter().filter(|partition| !unavailable.contains(partition)).collect(),
             };
-            stored = self.begin(topic, &id, self.settings.start, &can_begin)?;
+            stored = self.insert_first_checkpoints(topic, &id, self.settings.start, &can_begin)?;
         }
         unavailable.retain(|partition| assigned.iter().any(|at| at.partition == *partition));
         stored.retain(|partition, _| {
@@ -341,7 +351,7 @@ impl<'a> Consumer<'a> {
                 }
                 new
             } else {
-                let mut begun = self.begin(topic, &id, Start::Earliest, &[partition])?;
+                let mut begun = self.insert_first_checkpoints(topic, &id, Start::Earliest, &[partition])?;
                 begun.remove(&partition).ok_or_else(|| format!("{id}[{partition}] has no checkpoint"))?
             };
             checkpoints.insert(partition, checkpoint);
@@ -353,7 +363,7 @@ impl<'a> Consumer<'a> {
         self.read_from(topic, &id, checkpoints)
     }
 
-    fn begin(
+    fn insert_first_checkpoints(
         &mut self,
         topic: usize,
         id: &TopicId,

@@ -41,7 +41,7 @@ impl StoreThread {
         mut meanwhile: impl FnMut(Duration) -> Duration,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, progress) = self.begin(work)?;
+        let (answer, progress) = self.submit(work)?;
         let (mut wait, mut pause) = (AnswerDeadline::new(liveness.now(), &progress), Duration::ZERO);
         loop {
             match answer.recv_timeout(pause) {
@@ -81,7 +81,7 @@ impl StoreThread {
         }
     }
 
-    fn begin<T: Send + 'static>(
+    fn submit<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> T + Send + 'static,
     ) -> Result<(Receiver<T>, Arc<StoreProgress>), StoreError> {
