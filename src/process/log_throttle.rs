@@ -11,7 +11,7 @@ pub struct LogThrottle(Mutex<Vec<Throttled>>);
 #[derive(Debug)]
 struct Throttled {
     message: String,
-    since: Duration,
+    logged_at: Duration,
     unlogged: u32,
 }
 
@@ -23,20 +23,20 @@ impl LogThrottle {
         let message = without_timing(message);
         let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(throttled) = messages.iter_mut().find(|throttled| throttled.message == message) {
-            let silent = now.saturating_sub(throttled.since);
+            let silent = now.saturating_sub(throttled.logged_at);
             if silent < SILENCE {
                 throttled.unlogged += 1;
                 return None;
             }
             let line =
                 format!("{message} (and {} before, in {})", counted(throttled.unlogged, "time"), lasting(silent));
-            (throttled.since, throttled.unlogged) = (now, 0);
+            (throttled.logged_at, throttled.unlogged) = (now, 0);
             return Some(line);
         }
         if messages.len() == MESSAGES_MAX {
             messages.remove(0);
         }
-        messages.push(Throttled { message: message.clone(), since: now, unlogged: 0 });
+        messages.push(Throttled { message: message.clone(), logged_at: now, unlogged: 0 });
         Some(message)
     }
 

@@ -2,7 +2,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use clap::Args;
 
-use super::common::{Common, SERVICE_DIRECTORY, SERVICE_USER};
+use super::common::{Common, SERVICE_USER};
 use crate::cli::check::{CheckFlags, CheckReport, unreadable_by_service, unwritable_by_service, valid_configuration};
 use crate::cli::output;
 use crate::config::{CONSUMER_KEYS, Layers};
@@ -59,7 +59,7 @@ impl ConsumerCheck {
             let files = [layers.named_files().map_err(Failure::config)?, settings.store.files()].concat();
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
             let directory = settings.store.directory().filter(|_| layers.file_that_sets("store.url").is_some());
-            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, SERVICE_DIRECTORY, path)))?;
+            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, path)))?;
         }
         if !self.check.offline {
             check_kafka(&settings, &mut report)?;

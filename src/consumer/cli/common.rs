@@ -11,7 +11,6 @@ use crate::process::systemd::Directories;
 
 pub(super) const CONFIG: &str = "/etc/highwater/consumer.toml";
 pub(super) const SERVICE_USER: &str = "highwater-consumer";
-pub(super) const SERVICE_DIRECTORY: &str = "/var/lib/highwater-consumer";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {

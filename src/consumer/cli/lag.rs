@@ -12,6 +12,7 @@ use crate::consumer::store::Reader;
 use crate::kafka::offsets::PartitionsError;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
+use crate::process::log_throttle::LogThrottle;
 use crate::units::{counted, lasting};
 
 pub(super) const HELP: &str = "\
@@ -100,7 +101,7 @@ impl Lag {
 
     fn wait_for(&self, rows: &mut LagRows, before: &LagRows, reader: &mut dyn Reader) -> Result<bool, Failure> {
         let clock = SystemClock::default();
-        let until = clock.monotonic() + self.timeout;
+        let (until, throttle) = (clock.monotonic() + self.timeout, LogThrottle::default());
         loop {
             if rows.iter().all(|(at, row)| row.is_done(&before[at])) {
                 return Ok(true);
@@ -112,8 +113,12 @@ impl Lag {
             std::thread::sleep(ASK_EVERY.min(until - now));
             match offsets::read(reader) {
                 Ok(mut stored) => rows.iter_mut().for_each(|(at, row)| row.stored = stored.remove(at)),
-                Err(fault) if clock.monotonic() < until => log::warn!("{fault}; retrying"),
-                Err(fault) => return Err(unavailable(fault)),
+                Err(fault) if clock.monotonic() >= until => return Err(unavailable(fault)),
+                Err(fault) => {
+                    if let Some(line) = throttle.admit(&fault.to_string(), clock.monotonic()) {
+                        log::warn!("{line}; retrying");
+                    }
+                }
             }
         }
     }

@@ -22,9 +22,14 @@ pub(super) enum When {
     Ago(Duration),
 }
 
+const FIRST_DAY: NaiveDate = NaiveDate::from_ymd_opt(1, 1, 1).expect("it is a day");
+const LAST_DAY: NaiveDate = NaiveDate::from_ymd_opt(9999, 12, 31).expect("it is a day");
+
 impl When {
+    /// Returns the time, within the years 1 to 9999: databases compare later ones as text, or not at all.
     pub(super) fn from(self, now: DateTime<Utc>) -> DateTime<Utc> {
-        self.in_zone(now, &Local)
+        let [first, last] = [FIRST_DAY, LAST_DAY].map(|day| day.and_time(NaiveTime::MIN).and_utc());
+        self.in_zone(now, &Local).clamp(first, last)
     }
 
     fn in_zone(self, now: DateTime<Utc>, zone: &impl TimeZone) -> DateTime<Utc> {
@@ -45,8 +50,8 @@ impl When {
     /// Returns the day in UTC, for sums by such days: a day is taken as written, a time is in its day.
     pub(super) fn day(self, now: DateTime<Utc>) -> NaiveDate {
         match self {
-            Self::Day(day) => day,
-            Self::DaysAgo(days) => before(now.date_naive(), days),
+            Self::Day(day) => day.clamp(FIRST_DAY, LAST_DAY),
+            Self::DaysAgo(days) => before(now.date_naive(), days).max(FIRST_DAY),
             other => other.from(now).date_naive(),
         }
     }
@@ -140,8 +145,9 @@ mod tests {
         for text in ["soon", "", "25:00", "2026-13-01", "2026-02-30 10:00", "10"] {
             assert!(text.parse::<When>().unwrap_err().contains("10m"), "{text}");
         }
-        assert_eq!(When::Ago(Duration::MAX).from(now), DateTime::<Utc>::MIN_UTC);
-        assert_eq!(When::DaysAgo(u64::MAX).day(now), NaiveDate::MIN);
+        assert_eq!(When::Ago(Duration::MAX).from(now), utc("0001-01-01T00:00:00Z"));
+        assert_eq!(When::DaysAgo(u64::MAX).day(now), FIRST_DAY);
+        assert_eq!("+12000-01-01".parse::<When>().unwrap().from(now), utc("9999-12-31T00:00:00Z"));
     }
 
     #[test]

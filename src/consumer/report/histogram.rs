@@ -101,7 +101,8 @@ fn pieces(since: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Piece> {
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 
-fn floor(time: DateTime<Utc>, seconds: i64) -> DateTime<Utc> {
+/// Rounds a time down to a multiple of `seconds` in UTC.
+pub fn floor(time: DateTime<Utc>, seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(time.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(time)
 }
 

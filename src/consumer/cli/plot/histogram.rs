@@ -81,12 +81,7 @@ impl PlotHistogram {
 }
 
 fn each(reader: &mut dyn Reader, links: &LinkFilter) -> Result<(Vec<Distribution>, usize), Failure> {
-    let span = links.until.zip(links.since).map_or(TimeDelta::MAX, |(until, since)| until - since);
-    let step = match span.num_hours() {
-        ..6 => RateStep::Window,
-        6..192 => RateStep::Hour,
-        _ => RateStep::Day,
-    };
+    let step = RateStep::for_time(links, links.until.unwrap_or_default());
     let mut names = busiest(reader, links, step).map_err(unavailable)?.map_err(unreadable)?;
     let hidden = names.len().saturating_sub(SERIES_MAX);
     names.truncate(SERIES_MAX);

@@ -9,6 +9,7 @@ use crate::consumer::cli::common::{Common, unavailable};
 use crate::consumer::cli::flags::{LinkFlags, TimeFlags};
 use crate::consumer::cli::rates::By;
 use crate::consumer::plot::{LimitLine, RatePlot, RateSeries};
+use crate::consumer::report::histogram;
 use crate::consumer::report::rates::{self, RateFilter, RatePoint, RateRow, RateStep};
 use crate::consumer::report::{LinkFilter, breaches};
 use crate::consumer::store::{Reader, StoreError};
@@ -157,7 +158,7 @@ fn floor(time: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
         RateStep::Window | RateStep::Hour => 3_600,
         RateStep::Day => 86_400,
     };
-    DateTime::from_timestamp(time.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(time)
+    histogram::floor(time, seconds)
 }
 
 fn length(series: &[RateSeries], step: RateStep) -> String {
