@@ -68,13 +68,14 @@ impl Layers {
     }
 }
 
-fn found<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+pub(super) fn found<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
         None => table.get(key),
         Some((first, rest)) => found(table.get(first)?.as_table()?, rest),
     }
 }
 
+/// Unlike an error's place, that of a key which is there itself.
 fn place(table: &DeTable<'_>, key: &str) -> Option<usize> {
     if let Some(value) = table.get(key) {
         return Some(value.span().start);

@@ -224,8 +224,8 @@ impl Layers {
 
     /// Returns the file itself and those that it names, such as secrets, but for credentials of the unit, which systemd reads.
     pub fn named_files(&self) -> Result<Vec<PathBuf>, ConfigError> {
-        let merged = Value::Table(self.merged()?);
-        let value = |key: &str| key.split('.').try_fold(&merged, |value, part| value.get(part))?.as_str();
+        let merged = self.merged()?;
+        let value = |key: &str| in_force::found(&merged, key)?.as_str();
         let keys = keys(&[AGENT_KEYS, CONSUMER_KEYS]).into_iter().filter(|key| key.ends_with("_file"));
         let named = keys.filter_map(value).filter(|name| name.contains('/')).map(PathBuf::from);
         Ok(self.file.iter().map(|(path, _)| path.clone()).chain(named).collect())

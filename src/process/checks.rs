@@ -104,13 +104,17 @@ pub fn unreadable_files(user: Option<&User>, hidden: &[&str], files: &[PathBuf])
     texts.map(|text| Finding::failed("service", text)).collect()
 }
 
-/// Returns what keeps a unit with `ProtectSystem=strict` from a directory: it is not below `own`, nor a path of `ReadWritePaths=` in
-/// the drop-ins.
-pub fn unwritable_directory(directory: &Path, own: &str, unit: &str, drop_ins: &str) -> Option<Finding> {
-    let paths =
-        drop_ins.lines().filter_map(|line| line.trim().strip_prefix("ReadWritePaths=")).flat_map(str::split_whitespace);
-    let mut writable = paths.map(|path| path.trim_start_matches(['-', '+'])).chain([own]);
-    if writable.any(|path| directory.starts_with(path)) {
+/// Returns what keeps a unit from a directory, by its properties as `systemctl show` prints them.
+pub fn unwritable_directory(directory: &Path, unit: &str, properties: &str) -> Option<Finding> {
+    let property = |name: &str| properties.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    if property("ProtectSystem") != Some("strict") {
+        return None;
+    }
+    let named = property("ReadWritePaths").into_iter().flat_map(str::split_whitespace);
+    let named = named.map(|path| PathBuf::from(path.trim_start_matches(['-', '+'])));
+    let own = property("StateDirectory").into_iter().flat_map(str::split_whitespace);
+    let own = own.map(|name| Path::new("/var/lib").join(name.split(':').next().unwrap_or(name)));
+    if named.chain(own).any(|path| directory.starts_with(path)) {
         return None;
     }
     let directory = directory.display();
@@ -164,17 +168,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_writes_to_its_own_directory_and_to_those_of_its_drop_ins() {
-        let found = |directory: &str, drop_ins: &str| {
-            unwritable_directory(Path::new(directory), "/var/lib/hw", "hw-agent", drop_ins).map(|finding| finding.text)
+    fn a_unit_writes_to_its_own_directory_and_to_those_that_are_named() {
+        let found = |directory: &str, properties: &str| {
+            unwritable_directory(Path::new(directory), "hw-agent", properties).map(|finding| finding.text)
         };
-        let drop_in = "[Service]\nReadWritePaths=-/srv/other /srv/hw\n";
-        assert_eq!(found("/var/lib/hw", ""), None);
-        assert_eq!(found("/var/lib/hw/state", ""), None);
-        assert_eq!(found("/srv/hw", drop_in), None);
-        assert_eq!(found("/srv/other/state", drop_in), None);
+        let strict = "ProtectSystem=strict\nReadWritePaths=-/srv/other /srv/hw\nStateDirectory=hw\n";
+        for directory in ["/var/lib/hw", "/var/lib/hw/state", "/srv/hw", "/srv/other/state"] {
+            assert_eq!(found(directory, strict), None);
+        }
+        assert_eq!(found("/srv/hw2", "ProtectSystem=full\nReadWritePaths=\nStateDirectory=hw\n"), None);
+        assert_eq!(found("/srv/hw2", ""), None, "there is no such unit");
         let remedy = "systemctl edit hw-agent, with [Service] and ReadWritePaths=/srv/hw2";
-        assert_eq!(found("/srv/hw2", drop_in), Some(format!("the unit may not write to /srv/hw2: {remedy}")));
+        assert_eq!(found("/srv/hw2", strict), Some(format!("the unit may not write to /srv/hw2: {remedy}")));
     }
 
     #[test]

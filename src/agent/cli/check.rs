@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::common::{AgentFlags, SERVICE_DIRECTORY, SERVICE_USER};
+use super::common::{AgentFlags, SERVICE_USER};
 use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
@@ -62,7 +62,7 @@ impl AgentCheck {
             let files = layers.named_files().map_err(Failure::config)?;
             report.add_all(unreadable_by_service(SERVICE_USER, &files))?;
             let directory = layers.file_that_sets("state_dir").map(|_| &settings.state_dir);
-            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, SERVICE_DIRECTORY, path)))?;
+            report.add_all(directory.and_then(|path| unwritable_by_service(SERVICE_USER, path)))?;
         }
         report.add_all(settings.warnings.iter().map(|warning| Finding::warning("configuration", warning)))?;
         report.add_all(links)?;

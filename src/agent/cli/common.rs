@@ -13,7 +13,6 @@ use crate::process::host::ServiceEnvironment;
 
 pub(super) const CONFIG: &str = "/etc/highwater/agent.toml";
 pub(super) const SERVICE_USER: &str = "highwater-agent";
-pub(super) const SERVICE_DIRECTORY: &str = "/var/lib/highwater";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {

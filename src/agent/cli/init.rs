@@ -146,7 +146,6 @@ fn raise_at(speed: Speed) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::common::SERVICE_DIRECTORY;
     use super::*;
     use crate::agent::counters::{LinkKind, filter};
     use crate::agent::detector::limit::Level;
@@ -187,11 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn the_service_has_the_user_and_the_directory_of_its_unit() {
+    fn the_service_has_the_user_of_its_unit() {
         let unit = include_str!("../../../systemd/highwater-agent.service");
         assert!(unit.contains(&format!("\nUser={SERVICE_USER}\n")) && unit.contains(CONFIG));
-        let directory = SERVICE_DIRECTORY.trim_start_matches("/var/lib/");
-        assert!(unit.contains(&format!("\nStateDirectory={directory}\n")));
     }
 
     #[test]

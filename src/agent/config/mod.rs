@@ -263,8 +263,15 @@ topics.retention = "30d"
             TopicRole::Samples => self.samples,
             _ => true,
         };
-        let used = TOPICS.iter().map(|topic| topic.role).filter(is_used);
-        std::iter::once(&self.publisher.topic).chain(used.map(|role| self.topics.names.of(role))).collect()
+        let used = TOPICS.iter().map(|topic| topic.role).filter(is_used).map(|role| self.topics.names.of(role));
+        let mut names = vec![&self.publisher.topic];
+        for name in used {
+            // Several may share one.
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 }
 

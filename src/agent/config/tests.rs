@@ -45,6 +45,12 @@ fn keys() -> Vec<&'static str> {
     crate::config::keys(&[crate::config::AGENT_KEYS])
 }
 
+#[test]
+fn a_topic_of_two_roles_is_named_once() {
+    let settings = settings("[kafka]\ntopic = 'all'\n[samples]\nenabled = true\n[topics]\nsamples = 'all'\n").unwrap();
+    assert_eq!(settings.topic_names(), ["all", "highwater.rates", "highwater.histograms"]);
+}
+
 proptest! {
     #[test]
     fn no_damaged_file_panics_and_what_is_understood_can_be_used(
