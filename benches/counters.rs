@@ -1,4 +1,4 @@
-//! What one reading of all counters costs, by each source, beside the least that the kernel can do.
+//! The cost of one reading of all counters, by each source, beside the least that the kernel can do.
 //!
 //! Made for `cargo bench --bench counters`; another program prints the same table by [`table`]. Links are veth pairs in a network
 //! namespace of its own, so it needs root and `ip`.
@@ -16,7 +16,7 @@ use highwater::process::clock::{Clock as _, SystemClock};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
 
-/// Set in the process that measures, within a namespace.
+/// Variable of the process that measures, within a namespace.
 const INSIDE: &str = "HIGHWATER_BENCH_COUNTERS";
 /// Links a namespace has in all.
 const SIZES: [usize; 2] = [4, 501];
@@ -135,7 +135,7 @@ fn refresh() -> f64 {
     median_us(|| networks.refresh(true))
 }
 
-/// One request and its answer, received and not looked at but for its end.
+/// A request and its answer, received and not looked at but for its end.
 fn bare() -> f64 {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).expect("a socket");
     bind(&socket, &SocketAddrNetlink::new(0, 0)).expect("an address");

@@ -139,7 +139,7 @@ fn idle() {
     println!();
 }
 
-/// How late a tick comes while a broker swallows everything.
+/// Lateness of a tick while a broker swallows everything.
 fn ticks() {
     let mut latest = Vec::new();
     for _ in 0..ROUNDS {
@@ -158,7 +158,7 @@ fn ticks() {
     println!("| median of {ROUNDS} runs | {:.1} |\n| worst | {worst:.1} |\n", median(latest.into_iter()));
 }
 
-/// What flushes of five events cost on an open connection to one broker.
+/// The cost of flushes of five events on an open connection to one broker.
 fn flush() {
     let proxy = Proxy::new("");
     let Some((kafka, _directory)) = Kafka::start_behind("figures", &proxy) else { return };
@@ -181,7 +181,7 @@ fn flush() {
     println!("| producer ids on the broker | {} |\n", kafka.producers(&topic));
 }
 
-/// What rates cost in frames on a link between the agent and its broker, headers included: three windows in a flush, on a
+/// The cost of rates in frames on a link between the agent and its broker, headers included: three windows in a flush, on a
 /// connection of its own, as by default; beside what `check` estimates.
 fn wire() {
     let (Some(plain), Some(tls)) = (Veth::or_skip("figures"), Veth::or_skip("figures")) else { return };
@@ -284,7 +284,7 @@ fn written_bytes(id: u32) -> f64 {
     bytes.parse().expect("a number")
 }
 
-/// How long an urgent breach takes to its row in PostgreSQL, by the clock of this one machine.
+/// Time of an urgent breach to its row in PostgreSQL, by the clock of this one machine.
 fn urgent() {
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
     let topic = kafka.topic("urgent", 1);
@@ -369,7 +369,7 @@ fn with_trigger(kafka: &Kafka, postgres: &Postgres) {
     println!("| highwater-consumer, start and end included | {pace:.0} |\n");
 }
 
-/// What it takes where nearly each event is another agent's.
+/// The pace where nearly each event is another agent's.
 fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
     let topic = kafka.topic("figures", 6);
     produce(&kafka.address, &topic, EVENTS / 2, agents, |_| false);
@@ -426,7 +426,7 @@ fn rates() {
 fn produce_rates(brokers: &str, topic: &str, count: u64, agents: u64) -> u64 {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
-    // As agents send.
+    // Agents send this way.
     config.set("compression.type", "zstd");
     let producer: BaseProducer = config.create().expect("a producer");
     let bps: Vec<u64> = (0..300).map(|second| (second * 7_919_u64 * 104_729) % 50_000_000).collect();
@@ -549,7 +549,7 @@ fn given_columns(database: &Database, table: &str) -> String {
     database.client().query_one(columns, &[&table]).expect("the table is there").get(0)
 }
 
-/// One more run of storing events, watched.
+/// Another run of storing events, watched.
 fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents: u64) {
     let (mut watch, mut consumer) = (Watch::new(database), Consumer::with(&store_config(kafka, topic, database)));
     let mut running = start_as_unit(&mut consumer, &["--until-end", "--quiet"]);
@@ -560,7 +560,7 @@ fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents
     watch.print(&format!("one run with {agents} agents"));
 }
 
-/// What the storing session was seen to do at each look, and how long each thread of the consumer and all cores have worked.
+/// State of the storing session at each look, and CPU time of each thread of the consumer and of all cores.
 struct Watch {
     client: Client,
     started: Instant,
@@ -625,7 +625,7 @@ fn busy_s() -> f64 {
     (fields.iter().take(8).sum::<f64>() - idle) / 100.0
 }
 
-/// What people ask the tables, on ten million events and 1.2 million breaches of a month.
+/// Questions that people ask the tables, on ten million events and 1.2 million breaches of a month.
 fn questions() {
     let Some(postgres) = Postgres::or_skip("figures") else { return };
     let database = postgres.database("questions");
@@ -635,7 +635,7 @@ fn questions() {
     fill(&mut client, scaled(BREACHES.into()) as u32);
     psql(&database, "VACUUM ANALYZE");
     psql(&database, "CHECKPOINT");
-    // As anybody's session.
+    // This is as in anybody's session.
     let mut client = database.client();
     let counts =
         "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM breaches), (SELECT count(*) FROM open_breaches)";
@@ -721,7 +721,7 @@ fn rows_of_command(database: &Database, arguments: &[&str]) -> usize {
     output.stdout.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// One line: how many rows the answer has, and how long it took. The first time, which fills the caches, counts as the worst.
+/// Prints a line: how many rows the answer has, and how long it took. The first time, which fills the caches, counts as the worst.
 fn print_times(name: &str, ms_max: f64, mut ask: impl FnMut() -> usize) {
     let (mut times, mut rows) = (Vec::new(), 0);
     for _ in 0..QUESTION_ROUNDS {
@@ -807,7 +807,7 @@ fn simulating(arguments: &[&str]) -> Command {
     command
 }
 
-/// How many messages a topic was given.
+/// Number of messages that a topic was given.
 fn end_of(kafka: &Kafka, topic: &str) -> u64 {
     let mut command = support::agent::command();
     command.args(["topics", "--list", "--format", "json", "-b", &kafka.address, "-t", topic]);
@@ -817,7 +817,7 @@ fn end_of(kafka: &Kafka, topic: &str) -> u64 {
     rows.filter(|row| row["topic"] == topic).filter_map(|row| row["messages_max"].as_u64()).sum()
 }
 
-/// What one run of a program took.
+/// Time, CPU and memory of one run of a program.
 struct Run {
     seconds: f64,
     cpu_seconds: f64,
@@ -830,7 +830,7 @@ impl Run {
         let started = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let peak_kb = peak_kb(child.id());
-        // It has ended, and is not waited for yet: its times stand (proc_pid_stat(5), in ticks of 10 ms).
+        // The process has ended, and is not waited for yet: its times stand (proc_pid_stat(5), in ticks of 10 ms).
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
         let times = stat.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
         let ticks: f64 = times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
@@ -897,7 +897,7 @@ fn kcat(brokers: &str, topic: &str, file: &str, library: Librdkafka) -> Command 
 fn produce(brokers: &str, topic: &str, events: u64, agents: u64, spoilt: impl Fn(u64) -> bool) -> u64 {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
-    // As agents send.
+    // Agents send this way.
     config.set("compression.type", "zstd");
     let producer: BaseProducer = config.create().expect("a producer");
     let mut bytes = 0;

@@ -43,7 +43,7 @@ mod pictures;
 /// Shows a breach on its way from this host's counters to a row.
 #[derive(Parser)]
 struct Arguments {
-    /// How long it runs: at least 15
+    /// Time to run, in seconds: at least 15
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(15..))]
     seconds: u64,
     /// Database file; an existing one is replaced
@@ -54,21 +54,21 @@ struct Arguments {
 const TOPIC: &str = "highwater.events";
 /// Topics of rates and of histograms.
 const BESIDE: [&str; 2] = ["highwater.rates", "highwater.histograms"];
-/// How wide the picture of a rate is, at the burst and a bit.
+/// Width of the picture of a rate, at the burst and a bit.
 const BAR_CELLS: u64 = 26;
 
-/// How long a line is below the header.
+/// Length of a line below the header.
 const LINE_CHARS: usize = 76;
 
 /// Kind of the events that carry rates.
 const RATES: &str = "rates";
 
-/// Nothing can be done about a closed terminal.
+/// Ignores an error: nothing can be done about a closed terminal.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(anstream::stdout(), $($text)*); }};
 }
 
-/// What the main thread prints, as it happens.
+/// Events of the agent and rows of the consumer, for the main thread to print.
 enum News {
     /// The agent has registered an event.
     Registered(Arc<Event>),
@@ -186,7 +186,7 @@ fn consumer(settings: &ConsumerSettings, stop: &AtomicBool, news: &Sender<News>)
     run_consumer(settings, Options::default(), &mut tell, stop).map_err(|error| error.to_string())
 }
 
-/// What the table has shown so far.
+/// Rows that the table has shown so far.
 struct Shown<'a> {
     started: Option<Instant>,
     pictures: &'a Pictures<'a>,
@@ -219,7 +219,7 @@ fn watch(
     Ok((registered, stored))
 }
 
-/// What is delivered and not yet stored is on its way: a few seconds at most.
+/// Events that are delivered and not yet stored are on their way: a few seconds at most.
 fn wait_for_rows(
     heard: &Receiver<News>,
     mut registered: u64,

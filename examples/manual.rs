@@ -134,7 +134,7 @@ fn filled(text: &str, mut is_begun: bool, roff: &mut Roff) {
     }
 }
 
-/// What no definition of a command line says: exit codes, signals and files.
+/// Sections that no definition of a command line has: exit codes, signals and files.
 fn lists(name: &str) -> Roff {
     let mut roff = Roff::new();
     let (program, is_agent) = match name.strip_prefix("highwater-agent") {

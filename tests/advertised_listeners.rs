@@ -60,7 +60,7 @@ fn each_command_names_the_address_that_the_cluster_gave_it() {
     };
     let stored = run(consumer::command, "run --until-end", &kafka.address).output().unwrap();
     assert!(stored.status.success(), "{}", String::from_utf8_lossy(&stored.stderr));
-    // All at once: some of them wait for an answer.
+    // These run at once, since some of them wait for an answer.
     let running: Vec<_> = LISTENERS
         .iter()
         .flat_map(|(listener, named)| COMMANDS.iter().map(move |command| (*listener, *named, command)))

@@ -63,7 +63,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         check.env("HIGHWATER_KAFKA__BROKERS", "env:1").env("HIGHWATER_KAFKA__TOPIC", "from-env").output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(out.contains("from-env at flag:1"), "{out}");
-    // What is wrong is named by who said it.
+    // An error names the source of the value.
     let output = check.env("HIGHWATER_KAFKA__TOPIC", "from-env").args(["-t", "no topic"]).output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(78) && err.contains("--topic: "), "{err}");

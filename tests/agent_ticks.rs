@@ -18,7 +18,7 @@ fn keeps_time(brokers: &str, topic: &str, linger: &str) -> String {
 
 #[test]
 fn a_broker_that_swallows_everything_holds_up_no_tick() {
-    // It accepts by its backlog and never answers.
+    // This socket accepts by its backlog and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let log = keeps_time(&listener.local_addr().unwrap().to_string(), "highwater.events", "5m");
     assert!(log.contains(" 0 events delivered"), "{log}");

@@ -47,7 +47,7 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     let (code, out, _) = with_config("topics --check");
     assert_eq!((code, states(&out)), (1, vec!["differs".into(), "ok".into(), "ok".into()]));
 
-    // One by one, each is made as what it is.
+    // Made one by one, each has the properties of its role.
     for (name, cleanup) in [("h2", "compact,delete"), ("r2", "delete"), ("s2", "delete"), ("other", "delete")] {
         let kinds = [("HISTOGRAMS", "h2"), ("RATES", "r2"), ("SAMPLES", "s2")];
         let mut topics = command();

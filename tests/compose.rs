@@ -71,7 +71,7 @@ impl Stack {
         }
         let [events, rates] = &self.topics;
         command.env("HIGHWATER_KAFKA__TOPIC", events).env("HIGHWATER_TOPICS__RATES", rates);
-        // Where the image has a volume.
+        // The image has a volume there.
         command.env("STATE_DIRECTORY", self.directory.path().join(name));
         self.runs += 1;
         Running::start(program, command, &self.directory, self.runs)

@@ -63,7 +63,7 @@ fn a_database_that_is_not_there_is_named_and_waited_for() {
     let url = format!("{}_not", database.url);
     let mut running = Consumer::new(&kafka.address, &topic, &url).start(&[]);
     running.until("does not exist");
-    // It ends in order all the same.
+    // The consumer ends in order all the same.
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
 }

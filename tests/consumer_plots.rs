@@ -172,7 +172,7 @@ fn a_live_plot_follows_the_topic() {
     assert!(text.contains("gw eth0 rx") && text.contains("20 Nov 2026, 10:00–11:00 UTC"), "{text}");
     assert!(text.contains("5 min measured"), "an older version changes nothing: {text}");
 
-    // What the last hour brought is there from the start.
+    // The hours of the last 60 minutes are there from the start.
     let file = tempfile::NamedTempFile::new().unwrap();
     let out = Stdio::from(file.reopen().unwrap());
     let mut second = Spawned::start(live(&[]).stdout(out));

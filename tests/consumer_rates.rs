@@ -214,7 +214,7 @@ fn notes_of_an_hour_go_together_however_many_wait(fixture: &mut RatesFixture) {
         "0",
         "both notes went with the hour"
     );
-    // One that lies before the place where the derivation goes on is found too.
+    // An hour before the place where the derivation goes on is found too.
     fixture.store_events([&window("a", 1)]);
     fixture.derive();
     assert_eq!(fixture.ask("SELECT count(*) FROM touched_hours"), "0");
@@ -436,7 +436,7 @@ fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(fixture: &
         ("gw,1,running other,,silent".into(), "gw,open other,unknown".into())
     );
     assert_eq!(fixture.ask("SELECT agent FROM open_breaches"), "gw");
-    // What is silent is configured: the views follow what the consumer was started with.
+    // The views follow the `silent_after` that the consumer was started with.
     let far = Duration::from_secs(400_000 * 3_600);
     let mut store = fixture.database.url().open(&StoreOptions { silent_after: far, ..store_options("again") });
     store.checkpoints(&topic_id("rates")).unwrap();
@@ -450,7 +450,7 @@ fn what_is_missing_of_an_agent_is_in_its_row(fixture: &mut RatesFixture) {
     fixture.now = Utc::now();
     fixture.store_events([&event("gw", 10, loss(3, 7)), &event("gw", 1, started()), &event("ok", 1, started())]);
     assert_eq!(fixture.ask("SELECT agent, missing_events FROM agents"), "gw,5 ok,0");
-    // What is missing without a word shows five minutes later.
+    // Undeclared gaps show five minutes later.
     fixture.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
     fixture.run("UPDATE losses SET stored_at = '2026-01-01T00:00:00.000000Z'");
     assert_eq!(fixture.ask("SELECT agent, missing_events FROM agents"), "gw,8 ok,0");
@@ -627,7 +627,7 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     assert_eq!(told, counts);
 }
 
-/// One consumer reads the agents' events, another their rates, each in an order of its own, while hours are made: all of them write
+/// A consumer reads the agents' events, another their rates, each in an order of its own, while hours are made: all of them write
 /// the agents' rows, or what is of the agents.
 #[test]
 fn consumers_of_events_and_of_rates_never_wait_for_each_other_in_a_circle() {

@@ -228,7 +228,7 @@ fn rates_are_by_window_hour_or_day(fixture: CommandFixture) {
     let hour = "2026-11-20T10:00:00.000000Z 2026-11-20T11:00:00.000000Z";
     let day = "2026-11-20T00:00:00.000000Z 2026-11-21T00:00:00.000000Z";
     assert_eq!((shown(&["--by", "hour"]), shown(&["--by", "day"])), (vec![hour.to_owned()], vec![day.to_owned()]));
-    // What begins in the time, in steps that suit its length.
+    // Rates that begin in the time, in steps that suit its length.
     let (since, until) = ("2026-11-20T10:04:00Z", "2026-11-20T10:10:00Z");
     assert_eq!(
         shown(&["--since", since, "--until", until]),
@@ -331,7 +331,7 @@ fn a_percentile_is_the_nearest_rank_of_five_minute_means(fixture: CommandFixture
 fn a_bundle_is_summed_five_minutes_by_five_minutes(fixture: CommandFixture) {
     with_partitions(&fixture);
     let begin = utc("2026-10-01T00:00:00Z");
-    // One link is high when the other is low: the sum never is.
+    // A link is high when the other is low: the sum never is.
     let (one, other) = (windows(begin, [10, 90].repeat(50)), windows(begin, [90, 10].repeat(50)));
     store_windows(&fixture, &one);
     store_windows(&fixture, &other.iter().map(|window| Window { interface: "eth1", ..*window }).collect::<Vec<_>>());

@@ -227,7 +227,7 @@ fn what_a_start_leaves_out_is_written_down() {
     consumer.run_until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(2)");
-    // What came before is nobody's loss, now and later; what is missing of a series that began here is.
+    // Events before the start are nobody's loss, now and later; those missing of a series that began here are.
     database.client().batch_execute("UPDATE agent_sequences SET first_stored_at = now() - interval '1 hour'").unwrap();
     database.client().batch_execute("UPDATE kafka_gaps SET noticed_at = now() - interval '2 hours'").unwrap();
     assert_eq!(database.ask("SELECT count(*) FROM missing_events"), "(0)");
@@ -340,7 +340,7 @@ fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     let stored = "SELECT agent, count(*), max(seq) FROM events GROUP BY 1";
     assert_eq!(database.ask(stored), "(gw,10,10) (new,12,12)", "{log}");
     assert_eq!(log.matches("was recreated").count(), 1, "{log}");
-    // It is the same from now on.
+    // The topic is the same from now on.
     let (_, log) = consumer.run_until_end();
     assert!(!log.contains("was recreated"), "{log}");
 }

@@ -340,7 +340,7 @@ fn knows_what_counts_a_links_bytes_as_well(test: &str, choice: SourceChoice) {
         let port = follower.link("hwq0").ifindex;
         assert!(follower.link("hwbr0").partly_counted_by.contains(&port), "{:?}", follower.link("hwbr0"));
     }
-    // What is beneath goes, and its ends with it.
+    // The link beneath goes, and its ends with it.
     ip("link del hwp1");
     follower.read();
     let known: Vec<u32> = follower.links.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! One consumer stores events and samples: each once, and trouble of one topic holds up the other no longer than its own work takes.
+//! A consumer of events and samples stores each once, and trouble of one topic holds up the other no longer than its own work takes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

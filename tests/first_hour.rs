@@ -75,12 +75,12 @@ fn three_commands_lead_to_a_breach_in_postgresql() {
     let (code, out, err) =
         run(hour.command(consumer::command()), &["breaches", "--store", &database.url, "--format", "csv"]);
     assert!(code == 0 && out.contains("wan-down") && out.contains("syn0"), "{out}{err}");
-    // What is created is what the command would have created.
+    // The topics are those that the command would have created.
     let mut topics = hour.command(command());
     let (code, out, err) =
         output_of(topics.args(["topics", "--check", "-b", &kafka.address]).env("HIGHWATER_KAFKA__TOPIC", &hour.events));
     assert!(code == 0 && out.matches(" ok ").count() == 3, "{out}{err}");
-    // All is there, for both programs.
+    // Each topic is there, for both programs.
     let (code, out, err) = run(hour.command(command()), &[&["check", "--state-dir", "state"][..], &to_kafka].concat());
     assert!(code == 0 && out.contains(&format!("ok       topic {}: 6 partitions", hour.events)), "{out}{err}");
     assert!(out.contains("warning  limits: no limit is configured, so nothing can be exceeded"), "{out}");

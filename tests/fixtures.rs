@@ -478,7 +478,7 @@ fn a_postgresql_database_of_each_release_is_continued() {
     let write = |directory: &Path| {
         let database = postgres.database("written");
         fill(&database.url);
-        // Whoever reads this later finds the agent silent: it is so from the beginning.
+        // The agent is silent for later readers: it is so from the beginning.
         database
             .client()
             .batch_execute("UPDATE agent_sequences SET last_stored_at = '2026-11-20 13:00:00+00'")

@@ -141,7 +141,7 @@ fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
         "schema registry {}: no answer yet; {topic}[0] waits for it, and nothing is skipped",
         registry.url
     ));
-    // What came before it is stored meanwhile.
+    // Messages before it are stored meanwhile.
     database.until("SELECT count(*) FROM events", "(3)");
     registry.signal("CONT");
     running.until("the schema registry answers");

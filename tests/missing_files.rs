@@ -33,7 +33,7 @@ fn the_agent_waits_for_a_ca_of_its_brokers() {
     fails(agent::command(), &agent.config(), "kafka.tls.ca_file");
     let running = agent.start(&[]);
     running.until("cannot publish: kafka.tls.ca_file: ");
-    // What is there now is no certificate: it was read.
+    // The file is no certificate now, which shows that it was read.
     fs::write(&missing, "nonsense").unwrap();
     running.until("kafka.tls.ca_file cannot be used (no certificate or crl found): ");
     running.signal("TERM");

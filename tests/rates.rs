@@ -219,7 +219,7 @@ fn traffic(veth: &Veth) -> (DateTime<Utc>, DateTime<Utc>, BTreeMap<&'static str,
     std::thread::sleep(Duration::from_millis(1_500));
     let counted: BTreeMap<_, _> =
         counters.into_iter().zip(before).map(|(counter, before)| (counter, veth.statistic(counter) - before)).collect();
-    // What was sent is known. The other end answers some packets, since no program waits for them.
+    // The bytes sent are known. The other end answers some packets, since no program waits for them.
     assert_eq!((counted["tx_dropped"], counted["rx_dropped"]), (7, 11), "{counted:?}");
     assert!(counted["tx_bytes"] >= sent_bytes && counted["rx_bytes"] >= received_bytes, "{sent_bytes}: {counted:?}");
     (from, begin() + window, counted)
@@ -283,7 +283,7 @@ fn windows_go_along_with_events_or_wait() {
     });
     // A window may have ended before the first flush, of the agent's start.
     assert!(kafka.end_offset(&waits[1]) <= 1, "{waiting_log}");
-    // They are in the journal: a crash loses none, and at an orderly stop all that waits is sent.
+    // Rates are in the journal: a crash loses none, and at an orderly stop all that waits is sent.
     waiting.run(&["--for", "2s"]);
     assert!(counts_whole(&read(&kafka, &waits[1])) >= 2);
 }
@@ -358,7 +358,7 @@ fn samples_of_an_agent_that_was_killed_are_declared_without_an_end() {
     assert!(log.contains("samples that Kafka did not have yet are lost, and declared"), "{log}");
     agent.run(&["--for", "2s"]);
     let events = read(&kafka, &events);
-    // One for the crash, and none for the orderly ends after it.
+    // There is one for the crash, and none for the orderly ends after it.
     let loss = only_loss(&events);
     assert_eq!((loss.epoch, &loss.reason), (received[0].1.id.epoch, &Reason::Interrupted));
     let last = received.iter().map(|(_, event)| event.id.seq).max().unwrap();

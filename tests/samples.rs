@@ -124,7 +124,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let mut first = start_on_pipe(replay(&kafka, &topic, Path::new("-"), &tx), part);
     until("much of it is in Kafka", || (kafka.read(&topic, "%o\n").len() > 1_000).then_some(()));
     signal(first.id(), "INT");
-    // It waits for more, and ends all the same.
+    // The program waits for more, and ends all the same.
     until("it ends", || first.try_wait().unwrap());
     let (code, _, err) = summed_up(&first.wait_with_output().unwrap());
     assert_eq!(code, 1, "{err}");
@@ -133,7 +133,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     assert_eq!((go_on[0], go_on[2]), ("--epoch", "--from-line"), "{err}");
     let mut store = consumer(&kafka, &topic, &database.url, None);
     store.run_until_end();
-    // The same command goes on.
+    // That command goes on.
     let (code, summary, err) = summed_up(&replay(&kafka, &topic, &file, &[&tx[..], &go_on].concat()).output().unwrap());
     assert_eq!(code, 0, "{err}");
     let in_kafka = kafka.read(&topic, "%o\n").len() as u64;

@@ -187,7 +187,7 @@ fn postgres_wrong_password() {
     });
 }
 
-/// Nothing has to be stored for it: the consumer looks as it starts.
+/// The consumer looks as it starts: there need not be anything to store.
 #[test]
 fn a_server_that_need_not_prove_who_it_is_is_warned_of_at_the_start() {
     let test = "secure_postgres::a_server_that_need_not_prove_who_it_is_is_warned_of_at_the_start";

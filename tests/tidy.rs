@@ -114,28 +114,31 @@ impl<'ast> Visit<'ast> for Tests {
 
 /// Every file of the library that is no test.
 fn sources() -> &'static [Source] {
-    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let found = read_sources("src");
+        assert!(found.len() > 100, "{} files", found.len());
+        found
+    });
     &SOURCES
 }
 
-fn read_sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn read_sources(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).expect("src can be read") {
+        for entry in fs::read_dir(directory).expect("it can be read") {
             let path: PathBuf = entry.expect("its entries too").path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(&root).expect("it is below src").display().to_string();
+                let name = path.strip_prefix(&root).expect("it is below").display().to_string();
                 if !["tests.rs", "tests/mod.rs", "testing.rs"].iter().any(|end| name.ends_with(end)) {
                     found.push(Source::new(&name, &fs::read_to_string(&path).expect("source is text")));
                 }
             }
         }
     }
-    assert!(found.len() > 100, "{} files", found.len());
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
@@ -422,6 +425,9 @@ fn fragments(sources: &[Source]) -> Vec<String> {
 #[test]
 fn a_comment_begins_with_what_it_is_about() {
     assert_eq!(fragments(sources()), NONE);
+    for folder in ["tests", "benches", "examples"] {
+        assert_eq!(fragments(&read_sources(folder)), NONE, "{folder}");
+    }
 
     let text = "//! So many rules.\n\n/// What it was.\n/// It goes on.\nstruct A;\n/// Whatever fails.\nfn f() {\n    // The same again.\n    // So it is.\n    // Settings stay.\n    f(\"\n// It is no comment.\");\n}\n";
     let expected = ["a.rs:1: So many rules.", "a.rs:3: What it was.", "a.rs:8: The same again."];

@@ -209,7 +209,7 @@ fn is_stored(mut fixture: CommandFixture) {
     let kinds = fields(&rows, &["seq", "kind"]);
     let stored = ["1 breach_updated", "2 breach_updated", "3 quota_reached", "4 quota_reached", "8 agent_started"];
     assert_eq!((code, kinds), (0, stored.map(str::to_owned).to_vec()));
-    // All that an unknown kind said is kept for a later version.
+    // The whole message of an unknown kind is kept for a later version.
     let kept = "SELECT count(*) FROM events WHERE kind = 'quota_reached' AND CAST(raw AS text) LIKE ";
     assert_eq!(fixture.numbers(&format!("{kept} '%mood%'")), [1]);
     assert_eq!(fixture.numbers(&format!("{kept} '%protobuf%'")), [1]);
@@ -225,7 +225,7 @@ fn is_stored(mut fixture: CommandFixture) {
         assert!(errors.iter().any(|error| error.starts_with(seq) && error.contains(says)), "{seq} {says}: {errors:?}");
     }
     assert_eq!(errors.len(), 3, "{errors:?}");
-    // They wait for a version that can read them: a retry by this one changes nothing.
+    // Dead letters wait for a version that can read them: a retry by this one changes nothing.
     let (code, _, err) = fixture.output(&["dead-letters", "retry"]);
     assert!(code == 1 && err.contains("0 stored, 3 remain"), "{code} {err}");
 }

@@ -126,7 +126,7 @@ fn a_manager_hears_of_a_consumer_that_lives_and_nothing_of_one_that_stands_still
     let url = format!("sqlite:{}", directory.path().join("h.db").display());
     let mut consumer = Consumer::new("127.0.0.1:9", "nobody", &url);
     let mut running = consumer.start_as(manager.manage(consumer::command()), &[]);
-    // It is ready without Kafka and without a database, and lives.
+    // The consumer is ready without Kafka and without a database, and lives.
     manager.wait_for("READY=1");
     manager.wait_for("WATCHDOG=1");
     manager.wait_for("WATCHDOG=1");

@@ -14,7 +14,7 @@ use highwater::agent::detector::rate::bit_rate;
 use highwater::process::clock::SystemClock;
 use highwater::units::BitRate;
 
-/// As many bytes as a loopback packet carries with room to spare.
+/// Bytes that a loopback packet carries with room to spare.
 const PAYLOAD_BYTES: usize = 32_000;
 const LIMIT: BitRate = BitRate::from_bps(40_000_000);
 /// Time for which the loopback is watched before its limit is set.
@@ -63,7 +63,7 @@ impl Link {
         Meter::open(&self.name, self.direction)
     }
 
-    /// Sends real packets, for the middle third of the time.
+    /// Sends real packets from a fifth to three fifths of `length`.
     pub(crate) fn send(&self, length: Duration, quiet: &AtomicBool) -> std::io::Result<()> {
         let sink = UdpSocket::bind("127.0.0.1:0")?;
         sink.set_nonblocking(true)?;
@@ -78,7 +78,7 @@ impl Link {
         while due < end && !quiet.load(Ordering::Relaxed) {
             std::thread::sleep(due.saturating_sub(started.elapsed()).min(Duration::from_millis(200)));
             if started.elapsed() >= due {
-                // Nobody listens at the other end of a pair: the answer to a packet is an error of the next one.
+                // There is no listener at the other end of a pair: the answer to a packet is an error of the next one.
                 let _ = source.send(&[0; PAYLOAD_BYTES]);
                 while sink.recv(&mut received).is_ok() {}
                 due += pause;

@@ -1,4 +1,4 @@
-//! What is stored of the rates, drawn in the terminal.
+//! Stored rates, drawn in the terminal.
 
 use std::error::Error;
 use std::path::Path;

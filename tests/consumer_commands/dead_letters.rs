@@ -108,7 +108,7 @@ fn dead_letters_are_dropped_with_a_reason(mut fixture: CommandFixture) {
         "dropped 0 dead letters\n"
     );
     assert_eq!(drop(&fixture, &["-t", "old", "--reason", "of the old topic"]), "dropped 150 dead letters\n");
-    // They are listed only where they are asked for, and not tried again.
+    // Dropped ones are listed only where they are asked for, and not tried again.
     let (_, rows) = fixture.rows(&["dead-letters", "list"]);
     assert_eq!(fields(&rows, &["kafka_offset", "drop_reason"]), ["1 null", "2 null"]);
     let (_, rows) = fixture.rows(&["dead-letters", "list", "--dropped", "-t", "events"]);

@@ -112,7 +112,7 @@ fn partitions_are_detached_while_queries_of_their_table_overlap() {
     assert_eq!(expired.tables(), "");
 }
 
-/// As pg_dump does: it locks all, for longer than a round waits.
+/// pg_dump locks all tables, for longer than a round waits.
 #[test]
 fn a_detachment_that_a_lock_ended_is_finished_later() {
     let Some(postgres) = postgres("detachment::a_detachment_that_a_lock_ended_is_finished_later") else { return };

@@ -117,7 +117,7 @@ fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
     produce(&kafka.address, &topic, &updates(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.run_until_end();
-    // What does expire shows that retention has run.
+    // Rows that do expire show that retention has run.
     database.client().batch_execute(OLD_GAP).unwrap();
     let points = "maintenance-first-s=return(0);maintenance-pause-s=return(1)";
     let mut command = consumer::command_at(points);

@@ -89,7 +89,7 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     let is_refused = |error| {
         assert!(matches!(&error, StoreError::Pooled(text) if text.contains("pool_mode = session")), "{error:?}");
     };
-    // One server session: the second client would wait for the first one's transaction.
+    // With one server session, the second client would wait for the first one's transaction.
     let single = Pooler::start(&database, "transaction\ndefault_pool_size = 1");
     is_refused(open_store(&single.url, None).checkpoints(&topic_id("events")).unwrap_err());
     let transaction = Pooler::start(&database, "transaction");

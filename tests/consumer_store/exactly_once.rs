@@ -38,7 +38,7 @@ fn expired(first: i64, last: i64) -> Gap {
 fn a_replay_changes_nothing(fixture: &mut StoreFixture) {
     let events = payloads(1..=100);
     assert_eq!(fixture.store(&events).inserted, 100);
-    // The same messages again, further on in the topic: an agent that sent them twice.
+    // These messages come again, further on in the topic: an agent that sent them twice.
     let again = fixture.store(&events);
     assert_eq!((again.inserted, again.identity_conflicts.len()), (0, 0));
     assert_eq!(fixture.ask("SELECT count(*), count(DISTINCT seq), sum(seq) FROM events"), "100,100,5050");
@@ -118,7 +118,7 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(fixture: &mut StoreF
         event
     };
     fixture.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 3)]);
-    // One is a copy, one has its identity under another time (a day later too), one is new.
+    // The first is a copy, others have its identity under another time (a day later too), and the last is new.
     let applied = fixture.store_events(&[updated("gw", 1), moved(2, 86_400), updated("gw", 4)]);
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1), "{applied:?}");
     assert!(applied.identity_conflicts[0].contains("gw 0000000000005f0c-2"), "{applied:?}");
@@ -195,7 +195,7 @@ fn the_key_decides_where_the_ranges_are_lost() {
     let applied = fixture.store(&payloads(11..=30));
     assert_eq!((applied.inserted, applied.rejected.len()), (10, 0), "{applied:?}");
     assert_eq!(fixture.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "30,30");
-    // One event twice in one batch.
+    // An event is twice in one batch.
     let applied = fixture.store(&payloads([31, 32, 31, 33]));
     assert_eq!((applied.inserted, applied.rejected.len(), applied.identity_conflicts.len()), (3, 0, 0), "{applied:?}");
 }
@@ -217,7 +217,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
             let ended = &ended;
             scope.spawn(move || {
                 for round in 0..rounds {
-                    // Of each three numbers one by each partition, and one by both.
+                    // Each partition brings one of three numbers, and both bring the third.
                     let seqs = [round * 3 + 1 + partition, round * 3 + 3];
                     let told = seqs.into_iter().flat_map(|seq| (0..agents).map(move |agent| (agent, seq)));
                     let mut batch = Batch::new(&topic_id("events"));
@@ -226,7 +226,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
                         let payload = wire::to_json(&updated(&format!("gw-{agent}"), seq));
                         batch.push(partition as i32, Record::new(offset, None, None, Some(&payload)), || (0, from));
                     }
-                    // It may lose to the other one more often than it tries; then the consumer, too, comes again.
+                    // This one may lose to the other more often than it tries; then the consumer, too, comes again.
                     while store.apply(&batch, Utc::now()).is_err() {}
                 }
                 ended.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +234,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
         }
         // Maintenance closes gaps of the same series meanwhile, as if they were old.
         while ended.load(Ordering::Relaxed) < 2 {
-            // Of a deadlock with a consumer this may be the victim; then the ranges are made old in the next round.
+            // This may be the victim of a deadlock with a consumer; then the ranges are made old in the next round.
             let old = "UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'";
             aged += u64::from(database.client().batch_execute(old).is_ok());
             fixture.retire(400, Utc::now());

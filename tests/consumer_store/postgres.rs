@@ -42,7 +42,7 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     assert!(rejected[0].error.contains("clock of gw"), "{:?}", rejected[0]);
     assert_eq!(fixture.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
     assert_eq!(fixture.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
-    // Those within reach of the existing partitions are rows, and the others become rows later.
+    // Events within reach of the existing partitions are rows, and the others become rows later.
     let stored: usize = fixture.ask("SELECT count(*) FROM events").parse().unwrap();
     assert!((300..400).contains(&stored), "{stored}");
     fixture.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");

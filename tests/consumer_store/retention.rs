@@ -68,7 +68,7 @@ fn retention_drops_what_is_old_in_both_times(fixture: &mut StoreFixture) {
     fixture.retire(10, Utc::now() + TimeDelta::days(2));
     assert_eq!(fixture.ask("SELECT count(*) FROM dead_letters"), "0");
     assert_eq!(fixture.ask("SELECT seq FROM events"), "2 3");
-    // What a start left out explains what is missing for as long as the topic is read; other gaps do not.
+    // Offsets that a start left out explain what is missing for as long as the topic is read; other gaps do not.
     for (partition, cause) in [(8, "skipped_at_start"), (9, "expired")] {
         fixture.run(&format!(
             "INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause,
@@ -78,7 +78,7 @@ fn retention_drops_what_is_old_in_both_times(fixture: &mut StoreFixture) {
     }
     fixture.retire(10, Utc::now() + TimeDelta::days(2));
     assert_eq!(fixture.ask("SELECT cause FROM kafka_gaps"), "skipped_at_start");
-    // What retention dropped is no gap, and may come again.
+    // Rows that retention dropped are no gap, and may come again.
     assert_eq!(fixture.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,3");
     assert_eq!(fixture.store_events(&[at(1, -60)]).inserted, 1);
 }
@@ -162,7 +162,7 @@ fn a_series_goes_whole_and_not_before_what_is_declared_of_it(fixture: &mut Store
     let Body::Loss(lost) = &mut declared.body else { unreachable!() };
     lost.epoch = Epoch(2);
     fixture.store_events(&[declared]);
-    // Of the first series only the end is young; of the second the declaration.
+    // The end of the first series is young, and the declaration of the second.
     fixture.run(
         "UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z', last_stored_at = '2020-01-01T00:00:00.000000Z'
          WHERE epoch <> '0000000000000003' AND first_seq <> 5",
@@ -183,7 +183,7 @@ fn what_an_agent_leaves_behind_goes_with_its_rows_and_totals(fixture: &mut Store
         event
     };
     let begun = |agent: &str, day| at(event(agent, 1, started()), day);
-    // One of a clock that is wrong: its breach stays open.
+    // This agent's clock is wrong: its breach stays open.
     let ahead = at(event("ahead", 1, Body::BreachRaised(breach("b", 1))), 100 * 366);
     let sampled = at(sample("sampled", 1), 0);
     fixture.store_events(&[begun("gone", -60), at(sample("gone", 1), -60), begun("kept", 0), sampled, ahead]);
@@ -213,7 +213,7 @@ fn what_is_renewed_while_it_expires_stays() {
     let waits = "SELECT count(*) > 0 FROM pg_stat_activity
                  WHERE datname = current_database() AND application_name LIKE '%/maintenance' AND wait_event_type = 'Lock'";
     let mut looking = database.client();
-    // It does not wait for long: under load, another round finds what it waits for.
+    // The round does not wait for long: under load, another one finds what it waits for.
     loop {
         fixture.age("dead_letters", "true");
         let mut writing = database.client();

@@ -81,7 +81,7 @@ fn samples_go_with_retention_as_events_do(fixture: &mut StoreFixture) {
         StoreDatabase::Postgres(_) => assert_eq!(maintained.dropped, ["samples_20261019"]),
     }
     assert_eq!(fixture.ask("SELECT seq FROM samples"), "2 3");
-    // It may come again, and its week is made again.
+    // A sample may come again, and its week is made again.
     assert_eq!(fixture.store_events(&[at(1, -30)]).inserted, 1);
 }
 

@@ -95,7 +95,7 @@ fn totals_add_up(fixture: &mut StoreFixture, agent: &str, sends: &[usize], cuts:
             event(agent, index as u64 + 1, Body::BreachUpdated(breach))
         })
         .collect();
-    // All are sent, and some once more.
+    // Each event is sent, and some once more.
     let sent: Vec<Event> = sends.iter().map(|index| events[index % events.len()].clone()).collect();
     let (mut rest, mut added) = (sent.as_slice(), 0);
     for cut in cuts.iter().copied().chain([usize::MAX]) {

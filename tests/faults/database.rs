@@ -83,7 +83,7 @@ fn backend_lost_at_commit() {
     });
 }
 
-/// As by an administrator's ALTER TABLE or VACUUM FULL. Some locks last longer than the consumer's `lock_timeout`, others do not.
+/// Locks as of an administrator's ALTER TABLE or VACUUM FULL. Some last longer than the consumer's `lock_timeout`, others do not.
 #[test]
 fn table_locked() {
     let Some((kafka, postgres)) = kafka_and_postgres("faults::database::table_locked") else { return };
@@ -125,7 +125,7 @@ fn of_own_role(name: &str, kafka: &Kafka, postgres: &Postgres) -> (Pipeline, Str
     (pipeline.stored_at(&url).named(), role)
 }
 
-/// As by an administrator: the consumer's role may log in no more, and its sessions end. Other tests use the same server at the same
+/// An administrator locks the role out: it may log in no more, and its sessions end. Other tests use the same server at the same
 /// time, so the role is one of this pipeline.
 #[test]
 fn role_locked_out() {
@@ -143,7 +143,7 @@ fn role_locked_out() {
             let (locked, end) = (Instant::now(), kafka.end_offset(&topic));
             let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
             crate::support::agent::until("the consumer names the remedy", || {
-                // One that was just logging in is not there at first.
+                // A session that was just logging in is not there at first.
                 admin.execute(sessions, &[&role]).expect("a superuser may");
                 consuming.log().contains(&remedy).then_some(())
             });
@@ -155,7 +155,7 @@ fn role_locked_out() {
         consuming.until("the store is available again");
         let log = consuming.log();
         let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-        // Of the store once, however often it tried, and perhaps of retention, which begins after ten seconds.
+        // The store says so once, however often it tried, and perhaps retention, which begins after ten seconds.
         assert!(count(&remedy) <= 2 && count(" WARN ") + count(" ERROR ") <= 4, "{log}");
         assert_eq!(outcome.declared, 0, "all events are rows");
         outcome
@@ -176,7 +176,7 @@ fn slots_exhausted() {
     let make = || of_own_role(fault.name, &kafka, &postgres);
     rounds(&fault, make, |(pipeline, role), rng| {
         let (mut admin, topic) = (pipeline.database.client(), pipeline.topic.clone());
-        // One slot is the administrator's.
+        // A slot is left to the administrator.
         let of_superusers = (pipeline.database.url.clone(), SLOTS - 1);
         let of_others = (pipeline.database.url_of(role), SLOTS - 1 - RESERVED_SLOTS);
         let remedy = format!("max_connections of the server, or the CONNECTION LIMIT of role \"{role}\"");
@@ -204,7 +204,7 @@ fn slots_exhausted() {
         consuming.until("the store is available again");
         let log = consuming.log();
         let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-        // Of the store once, however often it tried, and perhaps of retention, which begins after ten seconds.
+        // The store says so once, however often it tried, and perhaps retention, which begins after ten seconds.
         assert!(count("SQLSTATE 53300") <= 2 && count(" WARN ") + count(" ERROR ") <= 4, "{log}");
         assert_eq!(outcome.declared, 0, "all events are rows");
         outcome

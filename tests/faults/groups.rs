@@ -97,7 +97,7 @@ fn rebalances() {
                 members.push(start_member(pipeline));
             }
         }
-        // One more that leaves with a batch in hand.
+        // Another member leaves with a batch in hand.
         pipeline.send_events(8, rng.u64(1..400));
         end_member(members.swap_remove(rng.usize(..members.len())), rng);
         members.push(start_member(pipeline));
@@ -206,7 +206,7 @@ fn sent_twice() {
             sleep(Duration::from_millis(rng.u64(0..600)));
             running.kill();
             let again = pipeline.start_consumer();
-            // All of it once more, after a restart.
+            // Everything once more, after a restart.
             produce(pipeline.brokers(), &pipeline.topic, &events);
             let outcome = pipeline.wait_and_compare();
             // The copies are read to their end too.

@@ -81,7 +81,7 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
     let Some(()) = failpoints::or_skip(test) else { return };
     let make = || {
         let pipeline = Pipeline::new(fault.name, &kafka, &postgres);
-        // One with a name takes its partitions over at once; without, the group waits for the dead one's session.
+        // A member with a name takes its partitions over at once; without, the group waits for the dead one's session.
         pipeline.consumer.set("[kafka]", "instance = 'one'");
         (pipeline, 0)
     };
@@ -125,7 +125,7 @@ impl Hours {
     const SECONDS: u64 = 10;
 
     fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
-        // One with a name takes its partitions over at once.
+        // A member with a name takes its partitions over at once.
         let pipeline = Pipeline::new(name, kafka, postgres).named();
         let (rates, published) = (kafka.topic("rates", 1), kafka.topic("hours", 1));
         pipeline.consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{published}'\n"));
@@ -247,7 +247,7 @@ fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
         let took_over = pipeline.wait_and_compare();
         successor.signal("TERM");
         assert!(successor.wait().success(), "{}", successor.log());
-        // It sees the stop when it is woken, after the batch in hand.
+        // The consumer sees the stop when it is woken, after the batch in hand.
         sleeper.signal("TERM");
         sleeper.signal("CONT");
         assert!(sleeper.wait().success(), "{}", sleeper.log());

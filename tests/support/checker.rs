@@ -254,7 +254,7 @@ mod tests {
         let verdict = checker(3).judge(&sent(&[1, 3, 2]), &stored(&[1, 2, 3]));
         assert_eq!(verdict.out_of_order, [identity(2)]);
         assert!(!verdict.is_clean());
-        // One agent's events in two partitions have no order.
+        // An agent's events in two partitions have no order.
         let split = Sent(vec![(0, identity(1)), (1, identity(2))]);
         assert_eq!(checker(2).judge(&split, &stored(&[1, 2])).out_of_order, [identity(2)]);
     }

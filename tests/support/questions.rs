@@ -88,7 +88,7 @@ pub(crate) const QUESTIONS: &[Question] = &[
 /// Makes `breaches` breaches of 1,000 agents within the last 30 days, each of 8 or 9 events and one in 10,000 of them still open,
 /// with all that follows from them. Rows are inserted by time, as they arrive.
 pub(crate) fn fill(client: &mut Client, breaches: u32) {
-    // Of one now(): a breach has the times of its events.
+    // The times are of one now(): a breach has those of its events.
     let mut transaction = client.transaction().expect("a transaction");
     transaction.batch_execute(PARTITIONS).expect("partitions");
     for (table, rows) in ROWS {

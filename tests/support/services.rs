@@ -171,7 +171,7 @@ impl Kafka {
     /// Deletes a topic and makes it again, as an operator would by mistake.
     pub(crate) fn recreate(&self, topic: &str, partitions: u32) {
         self.topics_tool(&["--delete", "--topic", topic]);
-        // It takes a moment until the name is free.
+        // The name is free after a moment.
         super::agent::until("the topic is recreated", || {
             let topics = self.topics_tool(&["--list"]);
             (!topics.lines().any(|line| line == topic)).then_some(())
@@ -318,7 +318,7 @@ pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
     let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format];
     let read = || Command::new("kcat").args(arguments).output().expect("kcat runs");
     let mut output = read();
-    // It ends at the first moment without a connection, as on a host that is busy.
+    // The wait ends at the first moment without a connection, as on a host that is busy.
     for _ in 0..3 {
         if !output.status.success() {
             output = read();

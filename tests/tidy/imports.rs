@@ -128,7 +128,7 @@ pub(super) fn circles(imports: &[Import]) -> Vec<String> {
     let mut folders: BTreeMap<&[String], Vec<(&str, &str, &Import)>> = BTreeMap::new();
     for import in imports {
         let common = import.from.iter().zip(&import.to).take_while(|(from, to)| from == to).count();
-        // What a folder's own file defines is the vocabulary of all that is in it: no sibling of theirs.
+        // A folder's own file defines the vocabulary of all that is in it: it is no sibling of theirs.
         if let (Some(from), Some(to)) = (import.from.get(common), import.to.get(common)) {
             folders.entry(&import.from[..common]).or_default().push((from, to, import));
         }
