@@ -22,10 +22,15 @@ const INVALID: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD
 const TAKEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 const TOO_FEW: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
 
-/// A broker that answers the next produce requests like this, and accepts those after them.
-fn mock(answers: &[RDKafkaRespErr]) -> (Mock, Publishing) {
+fn broker() -> Mock {
     let mock = MockCluster::new(1).expect("a mock cluster");
     mock.create_topic("t", 1, 1).expect("a topic");
+    mock
+}
+
+/// A broker that answers the next produce requests like this, and accepts those after them.
+fn mock(answers: &[RDKafkaRespErr]) -> (Mock, Publishing) {
+    let mock = broker();
     mock.request_errors(RDKafkaApiKey::Produce, answers);
     let publishing = Publishing::new(&mock.bootstrap_servers(), "t", &[]);
     (mock, publishing)
@@ -275,8 +280,7 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
 
 #[test]
 fn an_end_with_events_left_says_why() {
-    let mock = MockCluster::new(1).expect("a mock cluster");
-    mock.create_topic("t", 1, 1).expect("a topic");
+    let mock = broker();
     mock.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW; 10_000]);
     mock.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).expect("a topic");
     let brokers = mock.bootstrap_servers();
@@ -294,8 +298,7 @@ fn an_end_with_events_left_says_why() {
 fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
     let test = "publishing::a_one_shot_command_gives_up_brokers_that_refuse_to_write";
     let Some(()) = failpoints::or_skip(test) else { return };
-    let mock = MockCluster::new(1).expect("a mock cluster");
-    mock.create_topic("t", 1, 1).expect("a topic");
+    let mock = broker();
     mock.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW; 10_000]);
     let directory = tempfile::tempdir().unwrap();
     let rows = directory.path().join("rows.csv");
@@ -321,8 +324,7 @@ fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
 fn a_one_shot_command_waits_for_its_rows_longer_than_for_kafka() {
     let test = "publishing::a_one_shot_command_waits_for_its_rows_longer_than_for_kafka";
     let Some(()) = failpoints::or_skip(test) else { return };
-    let mock = MockCluster::new(1).expect("a mock cluster");
-    mock.create_topic("t", 1, 1).expect("a topic");
+    let mock = broker();
     let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), "stalled-s=return(2)");
     command.args(["replay", "-", "--limit", "1 Mbit/s", "--publish", "-b", &mock.bootstrap_servers(), "-t", "t"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -340,8 +342,7 @@ fn a_one_shot_command_waits_for_its_rows_longer_than_for_kafka() {
 
 #[test]
 fn a_replay_that_fails_says_how_to_resume() {
-    let mock = MockCluster::new(1).expect("a mock cluster");
-    mock.create_topic("t", 1, 1).expect("a topic");
+    let mock = broker();
     let directory = tempfile::tempdir().unwrap();
     let rows = directory.path().join("rows.csv");
     let times = ["01:30", "01:45", "02:00", "02:15", "02:30", "02:45", "02:00", "02:15"];

@@ -23,8 +23,9 @@ impl Drop for ClosingProducer {
 
 /// Drops a producer on a thread of its own, because that can hang; on the caller's if too many hang, or none can be started.
 pub(super) fn tear_down(producer: Producer) {
+    let others = CLOSING.fetch_add(1, Ordering::Relaxed);
     let closing = ClosingProducer(Some(producer));
-    if CLOSING.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
+    if others < TEAR_DOWNS_MAX {
         let _ = Builder::new().name("closing".into()).spawn(move || drop(closing));
     }
 }

@@ -96,12 +96,11 @@ impl HistogramWork {
                 Ok(true) => Duration::ZERO,
                 Ok(false) if is_finishing => return true,
                 Ok(false) => PAUSE,
-                Err(error) if is_finishing => {
-                    log::warn!("histograms: {error}; nothing is lost");
-                    return false;
-                }
                 Err(error) => {
-                    self.log(&error);
+                    self.log(&error, is_finishing);
+                    if is_finishing {
+                        return false;
+                    }
                     self.backoff.pause()
                 }
             };
@@ -111,12 +110,12 @@ impl HistogramWork {
         }
     }
 
-    fn log(&self, failure: &RoundError) {
+    fn log(&self, failure: &RoundError, is_finishing: bool) {
         if let RoundError::Store(error @ StoreError::Pooled(_)) = failure {
             // The store's thread reports it as an ERROR.
             log::debug!("histograms: {error}");
         } else if let Some(line) = self.throttle.admit(&failure.to_string(), self.clock.monotonic()) {
-            log::warn!("histograms: {line}; nothing is lost; retrying");
+            log::warn!("histograms: {line}; nothing is lost{}", if is_finishing { "" } else { "; retrying" });
         }
     }
 

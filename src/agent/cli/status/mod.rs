@@ -76,8 +76,9 @@ pub(super) struct StatusCommand {
     format: OutputFormat,
 }
 
-/// Directory of the systemd unit's socket, other than the caller's `$RUNTIME_DIRECTORY`, if any.
-const SERVICE_RUNTIMES: [&str; 2] = ["/run/highwater", "/var/run/highwater"];
+/// Directory of a service's socket, other than the caller's `$RUNTIME_DIRECTORY`, if any. Under systemd /var/run is /run, which
+/// OpenWrt does not have.
+const SERVICE_RUNTIME: &str = "/var/run/highwater";
 /// Longest time between an agent's lock and its socket, at the start or at the end.
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -180,8 +181,7 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failur
 /// Asks at each path where the agent may listen; otherwise returns the socket that this user may not connect to, if any.
 fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusReport, Option<PathBuf>>, Failure> {
     let mut denied = None;
-    let of_services = SERVICE_RUNTIMES.map(|directory| Some(Path::new(directory)));
-    for runtime in [runtime, None].into_iter().chain(of_services) {
+    for runtime in [runtime, None, Some(Path::new(SERVICE_RUNTIME))] {
         let socket = socket_path(runtime, state_dir);
         match ask(&socket) {
             Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),

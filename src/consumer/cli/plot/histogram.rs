@@ -1,4 +1,4 @@
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 
 use super::picture::Picture;
@@ -67,7 +67,7 @@ impl PlotHistogram {
         let mut reader = settings.store.reader();
         let (series, hidden) = match self.merged {
             true => (vec![merged(&mut *reader, &mut links)?], 0),
-            false => each(&mut *reader, &links)?,
+            false => each(&mut *reader, &links, to)?,
         };
         let plot = HistogramPlot {
             series: &series,
@@ -80,8 +80,8 @@ impl PlotHistogram {
     }
 }
 
-fn each(reader: &mut dyn Reader, links: &LinkFilter) -> Result<(Vec<Distribution>, usize), Failure> {
-    let step = RateStep::for_time(links, links.until.unwrap_or_default());
+fn each(reader: &mut dyn Reader, links: &LinkFilter, to: DateTime<Utc>) -> Result<(Vec<Distribution>, usize), Failure> {
+    let step = RateStep::for_time(links, to);
     let mut names = busiest(reader, links, step).map_err(unavailable)?.map_err(unreadable)?;
     let hidden = names.len().saturating_sub(SERIES_MAX);
     names.truncate(SERIES_MAX);
