@@ -672,16 +672,16 @@ fn questions_of_rates(postgres: &Postgres) {
     let mut seconds: RateHistogram = RateHistogram::default();
     (1..=300).for_each(|n: u64| seconds.record(n * n * 10_000, 12));
     let agents = scaled(420).max(50) as i32;
-    RatesFill { agents, links: 4, days: 31, days_with_hours: 3, windows_a_day: 288 }
+    let midnight = RatesFill { agents, links: 4, days: 31, days_with_hours: 3, windows_a_day: 288 }
         .fill(&mut client, &seconds.encode());
     psql(&database, "VACUUM ANALYZE");
     psql(&database, "CHECKPOINT");
     let windows: i64 = client.query_one("SELECT count(*) FROM rates", &[]).expect("they are there").get(0);
-    let day = |ago: i64| (Utc::now() - TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
+    let day = |ago: i64| (midnight - TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
     let (month_ago, yesterday, today) = (day(31), day(1), day(0));
     let (noon, later) = (yesterday.replace("T00:00", "T12:00"), yesterday.replace("T00:00", "T12:10"));
     let [paris_yesterday, paris_today] = [&yesterday, &today].map(|day| day.replace('Z', "+01:00"));
-    let month = (Utc::now() - TimeDelta::days(1)).format("%Y-%m").to_string();
+    let month = (midnight - TimeDelta::days(1)).format("%Y-%m").to_string();
     let link = ["--agent", "gw-0042", "--interface", "eth1"];
     let times = [&link[..], &["--since", &month_ago, "--until", &today]].concat();
     println!("| {windows} windows, {QUESTION_ROUNDS} times each | rows | median, ms | worst, ms | aim, ms |");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use highwater::consumer::store::StoreUrl;
 use postgres::GenericClient;
 use serde_json::Value;
@@ -117,12 +118,12 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
     let size = RatesFill { agents: 20, links: 2, days, days_with_hours: days, windows_a_day: 48 };
     let mut histogram: highwater::message::histogram::RateHistogram = Default::default();
     histogram.record(10_000_000, 3_600);
-    size.fill(&mut client, &histogram.encode());
+    let midnight = size.fill(&mut client, &histogram.encode());
     fill(&mut client, 2_400);
     client.batch_execute("ANALYZE").unwrap();
     assert!(enlarge(&mut client, "^(rates|window_histograms|histograms|events_2|breach_state)").len() >= 10);
-    let day = |ago: i64| (chrono::Utc::now() - chrono::TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
-    let month = (chrono::Utc::now() - chrono::TimeDelta::days(1)).format("%Y-%m").to_string();
+    let day = |ago: i64| (midnight - TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
+    let month = (midnight - TimeDelta::days(1)).format("%Y-%m").to_string();
     let (month_ago, yesterday, today) = (day(31), day(1), day(0));
     let link = ["--agent", "gw-0007", "--interface", "eth1", "--direction", "tx"];
     let link_for_a_month = [&link[..], &["--since", &month_ago, "--until", &today]].concat();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, SecondsFormat, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Record};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
@@ -512,10 +512,13 @@ fn an_agent_is_heard_of_by_the_clock_that_hears(fixture: &mut RatesFixture) {
 }
 
 fn windows_go_before_the_hours_that_were_made_of_them(fixture: &mut RatesFixture) {
-    fixture.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
+    let hour = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap() - TimeDelta::hours(2);
+    fixture.now = hour + TimeDelta::hours(2);
+    fixture.store_events([&rates_since(hour, "gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
     fixture.derive();
     let hours = fixture.summaries("hour");
-    fixture.now = noon() + TimeDelta::days(46);
+    assert_eq!(hours.len(), 1);
+    fixture.now = hour + TimeDelta::days(46);
     fixture.retire(Retention::default());
     assert_eq!(fixture.ask("SELECT count(*) FROM window_histograms"), "0");
     assert_eq!(fixture.ask("SELECT count(*) FROM rates"), "1");
@@ -525,7 +528,8 @@ fn windows_go_before_the_hours_that_were_made_of_them(fixture: &mut RatesFixture
     assert_eq!(fixture.ask("SELECT count(*) FROM rates"), "0");
     assert_eq!(fixture.summaries("hour"), hours);
     // A note of an hour whose windows are gone changes nothing.
-    fixture.run("INSERT INTO touched_hours (agent, starts_at) VALUES ('gw', '2026-11-20T12:00:00.000000Z')");
+    let starts_at = hour.to_rfc3339_opts(SecondsFormat::Micros, true);
+    fixture.run(&format!("INSERT INTO touched_hours (agent, starts_at) VALUES ('gw', '{starts_at}')"));
     fixture.derive();
     assert_eq!((fixture.summaries("hour"), fixture.ask("SELECT count(*) FROM touched_hours")), (hours, "0".into()));
     fixture.now = Utc::now() + TimeDelta::days(410);

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{StoreError, StoreUrl};
 use highwater::message::{Direction, Event};
 
 use crate::support::certificates::{Authority, write_file};
 use crate::support::consumer::{Consumer, command};
-use crate::support::events::{event, link_rates, noon, produce, rates_since, sample, started, updates};
+use crate::support::events::{event, link_rates, produce, rates_since, sample, started, updates, utc};
 use crate::support::failpoints;
 use crate::support::pooler::Pooler;
 use crate::support::postgres::{Database, Postgres};
@@ -94,10 +94,10 @@ impl Tenant {
     }
 }
 
-fn of_day(seq: u64, ago: i64) -> Event {
-    let mut of_day = event("gw", seq, started());
-    of_day.stamp.observed_at = noon() - TimeDelta::days(ago);
-    of_day
+fn at(seq: u64, observed_at: DateTime<Utc>) -> Event {
+    let mut event = event("gw", seq, started());
+    event.stamp.observed_at = observed_at;
+    event
 }
 
 /// Runs a command of the consumer with its configuration; returns standard output.
@@ -121,8 +121,9 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
     let checked = stdout_of(&consumer, &["check"]);
     assert!(checked.contains("has no tables yet; `run` creates them"), "{checked}");
     // Two are outside of the retention.
-    let old = (1..=2).map(|seq| of_day(seq, 900));
-    let all: Vec<Event> = old.chain((3..=30).map(|seq| of_day(seq, seq as i64))).collect();
+    let old = (1..=2).map(|seq| at(seq, utc("2024-06-01T12:00:00Z")));
+    let now = Utc::now();
+    let all: Vec<Event> = old.chain((3..=30).map(|seq| at(seq, now - TimeDelta::days(seq as i64)))).collect();
     produce(&kafka.address, &topic, &all);
     produce(&kafka.address, &samples, &[sample("gw", 1)]);
     let hour_ago = Utc::now() - TimeDelta::hours(1);

@@ -10,9 +10,11 @@ mod rights;
 mod schema;
 mod settings;
 
+use std::time::Duration;
+
 use chrono::Utc;
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Applied, PartitionWidth, Store, StoreError, StoreOptions, StoreUrl};
+use highwater::consumer::store::{Applied, PartitionWidth, Retention, Store, StoreError, StoreOptions, StoreUrl};
 use highwater::message::Event;
 
 use crate::support::failpoints;
@@ -30,8 +32,10 @@ fn postgres(test: &str) -> Option<Postgres> {
     Postgres::or_skip(&format!("consumer_database::{test}"))
 }
 
+/// Options under which the events, whose times are fixed, stay within the retention whenever a test runs.
 fn options_for(partition: PartitionWidth) -> StoreOptions {
-    StoreOptions { partition, ..store_options("test") }
+    let retention = Retention { events: Duration::from_secs(100 * 366 * 86_400), ..Retention::default() };
+    StoreOptions { partition, retention, ..store_options("test") }
 }
 
 fn open_store(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {

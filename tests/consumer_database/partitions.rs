@@ -1,11 +1,11 @@
 //! Events of any time are stored, whatever partitions somebody else has made and whatever time an agent sends.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use highwater::message::Event;
 
 use super::servers_with_fail_points;
 use crate::support::consumer::Consumer;
-use crate::support::events::{noon, produce, updated, updates};
+use crate::support::events::{produce, updated, updates, utc};
 
 /// Rows of a month that somebody's DEFAULT partition has keep a partition of that month from being created.
 #[test]
@@ -46,12 +46,13 @@ fn an_agent_with_a_bad_clock_is_named_in_the_log() {
         return;
     };
     let (topic, database) = (kafka.topic("bad_clock", 1), postgres.database("bad_clock"));
-    let of_many_years = |seq: u64| {
-        let mut event = updated("astray", seq);
-        event.stamp.observed_at = noon() + TimeDelta::days(100 * seq as i64);
+    let at = |agent: &str, seq: u64, observed_at: DateTime<Utc>| {
+        let mut event = updated(agent, seq);
+        event.stamp.observed_at = observed_at;
         event
     };
-    let events: Vec<Event> = (1..=20).map(of_many_years).chain([updated("gw", 1)]).collect();
+    let far = |seq: u64| at("astray", seq, utc("2090-01-01T00:00:00Z") + TimeDelta::days(100 * seq as i64));
+    let events: Vec<Event> = (1..=20).map(far).chain([at("gw", 1, Utc::now())]).collect();
     produce(&kafka.address, &topic, &events);
     let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).run_until_end();
     assert!(log.contains("astray sends too many events with times outside the retention period"), "{log}");

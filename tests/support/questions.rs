@@ -1,5 +1,6 @@
 //! Usual queries on the tables, and rows for them: for the test of the plans, and for the figures.
 
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use postgres::Client;
 use postgres::types::ToSql;
 
@@ -172,9 +173,11 @@ pub(crate) struct RatesFill {
 }
 
 impl RatesFill {
-    pub(crate) fn fill(self, client: &mut Client, histogram: &[u8]) {
+    /// Returns the last midnight.
+    pub(crate) fn fill(self, client: &mut Client, histogram: &[u8]) -> DateTime<Utc> {
         let Self { agents, links, days, days_with_hours, windows_a_day } = self;
-        let today = "date_trunc('day', now(), 'UTC')";
+        let midnight = Utc::now().duration_trunc(TimeDelta::days(1)).expect("it is a time");
+        let today = format!("timestamptz '{midnight}'");
         let begin = format!("{today} - make_interval(days => $1::int)");
         for week in 0..(days + 6) / 7 {
             for table in ["rates", "window_histograms"] {
@@ -228,5 +231,6 @@ impl RatesFill {
             );
             client.execute(&merged, &[&days, &agents, &links, &histogram]).expect("histograms");
         }
+        midnight
     }
 }
