@@ -10,7 +10,8 @@ use postgres::{Client, Row, Transaction};
 use super::address::Address;
 use super::columns::{column, index};
 use super::maintenance::end_lock_holder;
-use super::{migrations, pooler, session};
+use super::migrations;
+use super::session::Connector;
 use crate::consumer::store::histograms::{
     self, AgentHour, DeriveCursor, DeriveTransaction, HourNote, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
     StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
@@ -19,12 +20,10 @@ use crate::consumer::store::retention::Retained;
 use crate::consumer::store::{Derived, HistogramStore, HourKey, MergedHour, StoreError, StoreOptions};
 
 pub(in crate::consumer::store) struct PostgresHistograms {
-    address: Address,
-    application: String,
+    connector: Connector,
     options: StoreOptions,
     client: Option<Client>,
     holds_lock: bool,
-    unpooled: bool,
     cursor: DeriveCursor,
 }
 
@@ -56,16 +55,8 @@ const KEYS: &str = "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::t
 impl PostgresHistograms {
     pub(in crate::consumer::store) fn new(address: Address, options: &StoreOptions) -> Self {
         let application = format!("highwater-consumer/{}/histograms", options.instance);
-        let options = options.clone();
-        Self {
-            address,
-            application,
-            options,
-            client: None,
-            holds_lock: false,
-            unpooled: false,
-            cursor: DeriveCursor::default(),
-        }
+        let connector = Connector::new(address, application);
+        Self { connector, options: options.clone(), client: None, holds_lock: false, cursor: DeriveCursor::default() }
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -73,11 +64,7 @@ impl PostgresHistograms {
             Some(client) if !client.is_closed() => client,
             _ => {
                 self.holds_lock = false;
-                if !self.unpooled {
-                    pooler::refuse(&self.address, &self.application)?;
-                    self.unpooled = true;
-                }
-                session::connect(&self.address, &self.application)?
+                self.connector.connect()?
             }
         };
         let result = work(self, &mut client);

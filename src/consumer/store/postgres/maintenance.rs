@@ -11,8 +11,9 @@ use postgres::{Client, Error, IsolationLevel};
 use super::address::Address;
 use super::detachment::{self, Detachment};
 use super::partitions;
+use super::session::Connector;
 use super::sqlstate::{Class, class};
-use super::{HELD_MAX, MAINTENANCE_SETTINGS, migrations, pooler, session};
+use super::{HELD_MAX, MAINTENANCE_SETTINGS, migrations};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
@@ -102,9 +103,7 @@ impl Maintenance for PostgresMaintenance {
         now: Option<DateTime<Utc>>,
         budget: Duration,
     ) -> Result<Maintained, StoreError> {
-        // Poolers would keep its lock and settings in their session.
-        pooler::refuse(&self.address, &self.application)?;
-        let mut client = session::connect(&self.address, &self.application)?;
+        let mut client = Connector::new(self.address.clone(), self.application.clone()).connect()?;
         client.batch_execute(MAINTENANCE_SETTINGS)?;
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;

@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
 use postgres::{Client, Error, Row as SqlRow, ToStatement};
 
-use self::session::PostgresSession;
+use self::session::{Connector, PostgresSession};
 use self::transaction::dead_letter_columns;
 use super::{
     Applied, DeadLetterKey, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply,
@@ -52,12 +52,10 @@ pub(super) use self::reader::PostgresReader;
 
 /// Store in PostgreSQL, which connects and migrates when it is first needed and after each error.
 pub(super) struct Postgres {
-    address: Address,
-    application: String,
+    connector: Connector,
     options: StoreOptions,
     session: Option<PostgresSession>,
     progress: Arc<StoreProgress>,
-    unpooled: bool,
 }
 
 /// Age of a transaction that holds a row of `kafka_offsets` at which its session is ended.
@@ -71,21 +69,15 @@ const CHECKPOINT: &str = "
 impl Postgres {
     pub(super) fn new(address: Address, options: &StoreOptions) -> Self {
         let application = format!("highwater-consumer/{}", options.instance);
-        let (options, progress) = (options.clone(), Arc::default());
-        Self { address, application, options, session: None, progress, unpooled: false }
+        let connector = Connector::new(address, application);
+        Self { connector, options: options.clone(), session: None, progress: Arc::default() }
     }
 
     /// Runs `work` in the session, which an error ends: its state is not worth guessing.
     fn with<T>(&mut self, work: impl FnOnce(&mut PostgresSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => {
-                if !self.unpooled {
-                    pooler::refuse(&self.address, &self.application)?;
-                    self.unpooled = true;
-                }
-                PostgresSession::open(&self.address, &self.application, &self.options, &self.progress)?
-            }
+            _ => PostgresSession::open(&mut self.connector, &self.options, &self.progress)?,
         };
         let result = work(&mut session);
         if matches!(result, Ok(_) | Err(StoreError::Conflict(_))) {

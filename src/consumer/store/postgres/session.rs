@@ -7,12 +7,19 @@ use super::address::Address;
 use super::migrations::migrate;
 use super::partitions::{self, Partitions};
 use super::statements::Statements;
-use super::{SETTINGS, quoted, sqlstate};
+use super::{SETTINGS, pooler, quoted, sqlstate};
 use crate::consumer::store::{StoreError, StoreOptions, StoreProgress};
 
-pub(super) struct PostgresSession {
+/// Makes sessions with a server, after it was found to be no pooler in transaction mode: settings and locks last for a session.
+#[derive(Clone)]
+pub(super) struct Connector {
     address: Address,
     application: String,
+    is_direct: bool,
+}
+
+pub(super) struct PostgresSession {
+    connector: Connector,
     pub(super) client: Client,
     /// True after a COPY that the server refused before it began: it leaves one answer too many.
     pub(super) desynced: Cell<bool>,
@@ -26,15 +33,28 @@ const SUPPORTED: RangeInclusive<i32> = 13..=18;
 /// Clears what another client left in a pooler's session without `server_reset_query`: all clients use the same statement names.
 const RESET_SESSION: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
 
+impl Connector {
+    pub(super) fn new(address: Address, application: String) -> Self {
+        Self { address, application, is_direct: false }
+    }
+
+    pub(super) fn connect(&mut self) -> Result<Client, StoreError> {
+        if !self.is_direct {
+            pooler::refuse(&self.address, &self.application)?;
+            self.is_direct = true;
+        }
+        usable_session(&self.address, &self.application)
+    }
+}
+
 impl PostgresSession {
     pub(super) fn open(
-        address: &Address,
-        application: &str,
+        connector: &mut Connector,
         options: &StoreOptions,
         progress: &StoreProgress,
     ) -> Result<Self, StoreError> {
-        let mut client = connect(address, application)?;
-        let migrated = migrate(&mut client, address, progress);
+        let mut client = connector.connect()?;
+        let migrated = migrate(&mut client, &connector.address, progress);
         progress.set_migration(None);
         migrated?;
         let sql = Statements::prepare(&mut client)?;
@@ -48,13 +68,12 @@ impl PostgresSession {
         )?;
         transaction.commit()?;
         let partitions = Partitions::new(options);
-        let (address, application) = (address.clone(), application.to_owned());
-        Ok(Self { address, application, client, desynced: Cell::new(false), sql, partitions })
+        Ok(Self { connector: connector.clone(), client, desynced: Cell::new(false), sql, partitions })
     }
 
     pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if self.desynced.get() {
-            self.client = connect(&self.address, &self.application)?;
+            self.client = self.connector.connect()?;
             self.sql = Statements::prepare(&mut self.client)?;
             self.desynced.set(false);
         }
@@ -84,7 +103,7 @@ impl Support {
     }
 }
 
-pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
+fn usable_session(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
     client.batch_execute(RESET_SESSION)?;
     client.batch_execute(SETTINGS)?;
