@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use chrono::{DateTime, SecondsFormat, Utc};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -16,7 +15,7 @@ use super::store::{HourKey, MergedHour, TrafficSeries};
 use crate::config::Invalid;
 use crate::kafka::{ClientError, Connection, Reports, missing_right, missing_topic_of_histograms, not_created};
 use crate::message::histogram::RateHistogram;
-use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::clock::{Clock as _, SystemClock, rfc3339_seconds};
 
 pub(super) struct HourPublisher {
     connection: Connection,
@@ -154,11 +153,7 @@ fn send(producer: &BaseProducer<Acknowledgements>, topic: &str, hours: &[MergedH
 
 fn message_key(HourKey { series, starts_at }: &HourKey) -> String {
     let TrafficSeries { agent, interface, direction } = series;
-    format!("{agent}/{interface}/{direction}/{}", hour(*starts_at))
-}
-
-fn hour(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+    format!("{agent}/{interface}/{direction}/{}", rfc3339_seconds(*starts_at))
 }
 
 fn payload(MergedHour { key: HourKey { series, starts_at }, summary, version }: &MergedHour) -> Vec<u8> {
@@ -169,7 +164,7 @@ fn payload(MergedHour { key: HourKey { series, starts_at }, summary, version }: 
         agent: &series.agent,
         interface: &series.interface,
         direction: &series.direction,
-        starts_at: hour(*starts_at),
+        starts_at: rfc3339_seconds(*starts_at),
         duration_s: HOUR_S,
         version: *version,
         windows: summary.windows,

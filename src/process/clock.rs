@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
 /// `monotonic` is `CLOCK_MONOTONIC` (time awake, for rates), `boottime` is `CLOCK_BOOTTIME` (time suspended too). `wall` has whole
@@ -76,6 +76,11 @@ impl Clock for SystemClock {
 
 #[cfg(target_os = "linux")]
 const BOOTTIME: ClockId = ClockId::Boottime;
+/// Formats in whole seconds: `2026-11-20T12:00:00Z`.
+pub fn rfc3339_seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
 /// Other systems have no such clock: a suspend cannot be detected there.
 #[cfg(not(target_os = "linux"))]
 const BOOTTIME: ClockId = ClockId::Monotonic;

@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 
-use chrono::{SecondsFormat, Utc};
+use chrono::Utc;
 use env_logger::{Builder, Env};
 use log::LevelFilter;
 use rustix::fs::fstat;
 
+use super::clock::rfc3339_seconds;
 use crate::text::escape_control;
 
 pub fn start(default: LevelFilter) {
@@ -29,7 +30,7 @@ pub fn start(default: LevelFilter) {
     } else {
         builder.format(|out, record| {
             let style = out.default_level_style(record.level());
-            let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+            let now = rfc3339_seconds(Utc::now());
             let text = record.args().to_string();
             let text: Vec<_> = text.lines().map(escape_control).collect();
             // Continuation lines are indented, so that a line within a message cannot pass for a log entry.

@@ -1,4 +1,4 @@
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use jiff::tz::TimeZone;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::common::{Common, unavailable};
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::billing_month::{BillingMonth, Month};
 use crate::consumer::report::percentile::{self, Percent, Percentile, PercentileError, PercentileFilter};
-use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::clock::{Clock as _, SystemClock, rfc3339_seconds};
 use crate::process::exit::{Failure, Status};
 use crate::units::{BitRate, counted};
 
@@ -116,7 +116,7 @@ impl PercentileCommand {
         let shown = self.month.map_or("the month".to_owned(), |month| month.to_string());
         let (since, until) = month.bounds(now).ok_or_else(|| usage(format!("{shown} is too far away")))?;
         if since > now {
-            return Err(usage(format!("{shown} has not begun: it does at {}", time(since))));
+            return Err(usage(format!("{shown} has not begun: it does at {}", rfc3339_seconds(since))));
         }
         let directions = match self.direction.as_slice() {
             [] => vec!["rx".to_owned(), "tx".to_owned()],
@@ -134,7 +134,7 @@ impl PercentileCommand {
 
     fn note(&self, answers: &[Percentile], question: &PercentileFilter) {
         let say = |text: &str| self.common.note(text);
-        say(&format!("from {} to {}", time(question.since), time(question.until)));
+        say(&format!("from {} to {}", rfc3339_seconds(question.since), rfc3339_seconds(question.until)));
         if let [a, b] = answers
             && let Some(higher) = [a, b].into_iter().max_by_key(|answer| answer.of_means_bps)
             && let Some(bps) = higher.of_means_bps
@@ -153,8 +153,8 @@ impl PercentileCommand {
                 "missing: {} {} {direction} from {} to {} ({})",
                 range.agent,
                 range.interface,
-                time(range.from),
-                time(range.to),
+                rfc3339_seconds(range.from),
+                rfc3339_seconds(range.to),
                 counted(range.windows, "window")
             ));
         }
@@ -164,15 +164,11 @@ impl PercentileCommand {
     }
 }
 
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
 fn row(answer: &Percentile, question: &PercentileFilter) -> Vec<Value> {
     let Percentile { direction, links, of_means_bps, of_seconds_bps, coverage } = answer;
     let missing: u64 = coverage.missing.iter().map(|range| range.windows).sum();
     let ranges = coverage.missing.iter().map(|range| {
-        json!({"agent": range.agent, "interface": range.interface, "from": time(range.from), "to": time(range.to),
+        json!({"agent": range.agent, "interface": range.interface, "from": rfc3339_seconds(range.from), "to": rfc3339_seconds(range.to),
                "windows": range.windows})
     });
     vec![

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::TimeDelta;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::agent::status::{AgentState, LinkStatus, OpenBreach, StatusReport};
 use crate::cli::output::{OutputFormat, Rows};
 use crate::message::ALL_INTERFACES;
+use crate::process::clock::rfc3339_seconds;
 use crate::text::escape_control;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
@@ -135,7 +136,7 @@ fn state(report: &StatusReport) -> String {
     let since = |report: &StatusReport| {
         let started = report.started_at.unwrap_or(report.asked_at);
         let pid = report.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-        format!("since {}, {}{pid}", moment(started), length(report.asked_at - started))
+        format!("since {}, {}{pid}", rfc3339_seconds(started), length(report.asked_at - started))
     };
     match report.state {
         AgentState::Running => format!("running {}", since(report)),
@@ -160,7 +161,7 @@ fn pending(report: &StatusReport) -> String {
         (0, _) => "nothing".to_owned(),
         (events, Some(oldest)) => {
             let age = length(report.asked_at - oldest);
-            format!("{}, {bytes}; the oldest is {age} old ({})", counted(events, "event"), moment(oldest))
+            format!("{}, {bytes}; the oldest is {age} old ({})", counted(events, "event"), rfc3339_seconds(oldest))
         }
         (events, None) => format!("{}, {bytes}", counted(events, "event")),
     }
@@ -181,7 +182,7 @@ fn lost(report: &StatusReport) -> Option<String> {
 
 fn flush(report: &StatusReport) -> String {
     let last = match report.last_flush_at {
-        Some(last) => format!("{}, {} ago", moment(last), length(report.asked_at - last)),
+        Some(last) => format!("{}, {} ago", rfc3339_seconds(last), length(report.asked_at - last)),
         None => "none yet".to_owned(),
     };
     let next = match (report.flushing_since, report.next_flush_at) {
@@ -236,10 +237,6 @@ fn link(breach: &OpenBreach) -> String {
     format!("{interface} {}", breach.direction)
 }
 
-fn moment(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
 fn length(time: TimeDelta) -> String {
     let seconds = ((time.num_milliseconds() + 500) / 1_000).max(0).cast_unsigned();
     lasting(Duration::from_secs(seconds))
@@ -264,6 +261,8 @@ fn wrapped(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
+
     use super::*;
     use crate::agent::detector::rate::{Traffic, Verdict};
     use crate::agent::status::{LinkLimit, OngoingProblem};
