@@ -7,12 +7,11 @@ use clap::Args;
 use super::common::{CONFIG, Common, SERVICE_USER};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, SourceChoice, Speed};
+use crate::agent::counters::{self, LinkInfo, SourceChoice, Speed};
 use crate::cli::check::unreadable_by_service;
 use crate::cli::init::{InitFlags, Template};
 use crate::config::Layers;
-use crate::process::clock::SystemClock;
-use crate::process::exit::{Failure, write_error};
+use crate::process::exit::{Failure, chain, write_error};
 use crate::process::host::ServiceEnvironment;
 use crate::units::counted;
 
@@ -72,19 +71,10 @@ impl AgentInit {
 }
 
 fn links() -> Vec<LinkInfo> {
-    let mut reading = Reading::default();
-    let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::default())
-        .and_then(|mut source| source.read(&SystemClock::default(), &mut reading));
-    if let Err(error) = read {
-        write_error(&format!("warning: this host's links are unknown: {}", crate::process::exit::chain(&error)));
-    }
-    let added = reading.changes.into_iter().filter_map(|change| match change {
-        LinkChange::Added(link, _) => Some(link),
-        _ => None,
-    });
-    let mut links: Vec<LinkInfo> = added.collect();
-    links.sort_by(|a, b| a.name.cmp(&b.name));
-    links
+    counters::links(SourceChoice::Auto, InterfaceFilter::default()).unwrap_or_else(|error| {
+        write_error(&format!("warning: this host's links are unknown: {}", chain(&error)));
+        Vec::new()
+    })
 }
 
 const HEAD: &str = "\

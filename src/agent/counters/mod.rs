@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use self::filter::InterfaceFilter;
 use self::synthetic::Shape;
-use crate::process::clock::Clock;
+use crate::process::clock::{Clock, SystemClock};
 use crate::units::BitRate;
 
 const IFF_UP: u32 = 1 << 0;
@@ -270,6 +270,19 @@ pub fn open(
             }
         },
     })
+}
+
+/// Returns the links of this host, by name.
+pub fn links(choice: SourceChoice, selection: InterfaceFilter) -> Result<Vec<LinkInfo>, CounterError> {
+    let mut reading = Reading::default();
+    open(choice, Path::new("/"), selection)?.read(&SystemClock::default(), &mut reading)?;
+    let added = reading.changes.into_iter().filter_map(|change| match change {
+        LinkChange::Added(link, _) => Some(link),
+        _ => None,
+    });
+    let mut links: Vec<LinkInfo> = added.collect();
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(links)
 }
 
 #[cfg(target_os = "linux")]

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::{boot_id, cost, detector, open_source, stamp};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, Speed};
+use crate::agent::counters::{self, LinkInfo, Reading, Speed};
 use crate::agent::detector::limit::{Limit, Scope};
 use crate::agent::detector::{ConfigNotice, Detections, Detector};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::process::checks::{Finding, disk_space, may_write};
-use crate::process::clock::{Clock, SystemClock};
+use crate::process::clock::{Clock, SystemClock, rfc3339_seconds};
 use crate::process::exit::chain;
 use crate::process::host::machine_id;
 use crate::units::{BitRate, ByteCount};
@@ -31,7 +30,7 @@ pub fn check_links(settings: &Settings) -> (Vec<Finding>, Option<String>) {
     }
     let now = stamp(&settings.agent, &boot_id(), &clock);
     detector.observe(&reading, &now, &mut detections);
-    let every_link = every_link(settings, &clock);
+    let every_link = counters::links(settings.source.clone(), InterfaceFilter::every_link()).unwrap_or_default();
     let idle = settings.selection().warnings(&every_link.iter().collect::<Vec<_>>());
     let mut findings: Vec<Finding> = idle.into_iter().map(|warning| Finding::warning("links", warning)).collect();
     let links: Vec<String> = detector.links().map(|link| described(link.info)).collect();
@@ -57,17 +56,6 @@ pub(super) fn no_limit(settings: &Settings, detector: &Detector) -> String {
         "no limit is configured, so nothing can be exceeded, and {rates}; set one with --limit '{first}=80 Mbit/s', or write a \
          [[limit]]"
     )
-}
-
-fn every_link(settings: &Settings, clock: &SystemClock) -> Vec<LinkInfo> {
-    let mut reading = Reading::default();
-    let source = counters::open(settings.source.clone(), Path::new("/"), InterfaceFilter::every_link());
-    let _ = source.and_then(|mut source| source.read(clock, &mut reading));
-    let added = |change| match change {
-        LinkChange::Added(link, _) => Some(link),
-        _ => None,
-    };
-    reading.changes.into_iter().filter_map(added).collect()
 }
 
 fn of_limit(limit: &Limit, detector: &Detector) -> Vec<Finding> {
@@ -180,7 +168,7 @@ pub fn check_journal(settings: &Settings) -> Option<Finding> {
 }
 
 pub fn check_clock(clock: &dyn Clock) -> Finding {
-    let (about, now) = ("clock", clock.wall().format("%Y-%m-%dT%H:%M:%SZ"));
+    let (about, now) = ("clock", rfc3339_seconds(clock.wall()));
     match clock.synced() {
         Some(true) => Finding::ok(about, format!("{now}, synchronised")),
         Some(false) => Finding::warning(
@@ -197,7 +185,7 @@ pub fn check_clock(clock: &dyn Clock) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::counters::{AddReason, LinkKind};
+    use crate::agent::counters::{AddReason, LinkChange, LinkKind};
     use crate::config::Layers;
     use crate::process::host::ServiceEnvironment;
 
