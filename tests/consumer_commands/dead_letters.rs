@@ -1,5 +1,7 @@
 //! `dead-letters` lists each with its place and reason, stores once what can be stored by now, and drops what it is told to.
 
+use std::time::Duration;
+
 use highwater::consumer::batch::{PackedHeaders, Record};
 use highwater::wire;
 use serde_json::json;
@@ -176,6 +178,8 @@ fn of_two_retries_at_once_each_letter_goes_to_one(mut fixture: CommandFixture) {
         // A consumer stores meanwhile, some of the same events too.
         for seq in 200..300 {
             fixture.store_events(&[updated("gw", seq)]);
+            // SQLite lets no one wait in line.
+            std::thread::sleep(Duration::from_millis(5));
         }
         for output in running {
             let (code, _, err) = texts_of(&output.join().unwrap());

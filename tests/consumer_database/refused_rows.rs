@@ -186,7 +186,8 @@ fn a_signal_ends_the_search_for_what_is_refused() {
     let began = Instant::now();
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), running.log());
+    // The search would take 50 s; its transaction may take 4 s to end.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: {}", began.elapsed(), running.log());
     let accounted =
         "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters) = next_offset, next_offset < 2003
                      FROM kafka_offsets";

@@ -289,9 +289,7 @@ impl Kafka {
     pub(crate) fn payload(&self, topic: &str, offset: i64) -> Vec<u8> {
         let offset = offset.to_string();
         let arguments = ["-C", "-q", "-c", "1", "-p", "0", "-o", &offset, "-b", &self.address, "-t", topic, "-f", "%s"];
-        let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
+        kcat(&arguments)
     }
 
     /// Returns the first bytes of the payload at `offset` of the first partition, in hex.
@@ -315,15 +313,20 @@ impl Drop for Kafka {
 
 /// Reads all of a topic of the Kafka at `address` by kcat; see [`Kafka::read`].
 pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
-    let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format];
-    let read = || Command::new("kcat").args(arguments).output().expect("kcat runs");
-    let mut output = read();
+    let out = kcat(&["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format]);
+    String::from_utf8_lossy(&out).lines().map(str::to_owned).collect()
+}
+
+/// Runs kcat, and returns its output.
+fn kcat(arguments: &[&str]) -> Vec<u8> {
+    let run = || Command::new("kcat").args(arguments).output().expect("kcat runs");
+    let mut output = run();
     // The wait ends at the first moment without a connection, as on a host that is busy.
     for _ in 0..3 {
         if !output.status.success() {
-            output = read();
+            output = run();
         }
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    output.stdout
 }

@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::netns::{Namespace, ip, ip_can};
@@ -37,7 +39,8 @@ impl Veth {
         };
         let name = format!("hw{:08x}", fastrand::u32(..));
         // From the range for benchmarks (RFC 2544), a network for each, so that tests can run side by side.
-        let net = format!("198.18.{}", fastrand::u8(..));
+        static NETWORK: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..)));
+        let net = format!("198.18.{}", NETWORK.fetch_add(1, Ordering::Relaxed));
         let inside = &namespace.name;
         let pair = format!("{name} address {HOST_MAC} type veth peer name peer address {PEER_MAC} netns {inside}");
         if !ip_can(&format!("link add {pair}")) {
