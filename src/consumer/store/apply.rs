@@ -476,10 +476,10 @@ fn store_rows(
     applied.identity_conflicts.extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
     let new = if rows.len() == before { all } else { rows::ranges(rows) };
     transaction.put_ranges(rows::merge_ranges(&known, new, &conflicts))?;
-    let breaches = rows::latest_breaches(rows);
+    let breaches = rows::latest_breaches(rows, |event| rows::was_seen(event, &known));
     if !breaches.is_empty() {
         let stored = transaction.known_breaches(&breaches)?;
-        let changes = rows::breach_changes(breaches, &stored, |event| rows::was_seen(event, &known));
+        let changes = rows::breach_changes(breaches, &stored);
         transaction.put_breaches(&changes)?;
         for ((key, _), (_, bytes)) in changes.totals {
             let sum = applied.added_totals.entry(key).or_default();

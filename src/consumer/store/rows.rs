@@ -76,6 +76,8 @@ pub(super) struct LatestBreach<'a> {
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
     pub(super) counted_bytes: i64,
+    /// Greatest value of events that were stored before, if there are any: totals have it.
+    pub(super) seen_bytes: Option<i64>,
     /// Raised in this batch, and so most likely not stored yet.
     pub(super) is_new: bool,
 }
@@ -305,11 +307,12 @@ impl Rank {
     }
 }
 
-pub(super) fn latest_breaches<'a>(rows: &[Row<'a>]) -> LatestBreaches<'a> {
+pub(super) fn latest_breaches<'a>(rows: &[Row<'a>], was_seen: impl Fn(&Event) -> bool) -> LatestBreaches<'a> {
     let mut breaches: HashMap<BreachKey<'a>, LatestBreach<'a>> = HashMap::with_capacity(rows.len() / 4);
     for Row { event, .. } in rows {
         let Some(breach) = event.body.breach() else { continue };
         let (bytes, is_raised) = (breach.excess_bytes.cast_signed(), matches!(event.body, Body::BreachRaised(_)));
+        let seen_bytes = was_seen(event).then_some(bytes);
         breaches
             .entry((&event.stamp.agent, &breach.breach_id))
             .and_modify(|latest| {
@@ -317,36 +320,36 @@ pub(super) fn latest_breaches<'a>(rows: &[Row<'a>]) -> LatestBreaches<'a> {
                     (latest.event, latest.breach) = (event, breach);
                 }
                 latest.counted_bytes = latest.counted_bytes.max(bytes);
+                latest.seen_bytes = latest.seen_bytes.max(seen_bytes);
                 latest.is_new |= is_raised;
             })
-            .or_insert(LatestBreach { event, breach, counted_bytes: bytes, is_new: is_raised });
+            .or_insert(LatestBreach { event, breach, counted_bytes: bytes, seen_bytes, is_new: is_raised });
     }
     breaches.into_iter().collect()
 }
 
-/// Totals grow by what exceeds the greatest value seen: order, repetition and evicted updates change nothing. A breach that is
-/// unknown although its number `was_seen` was deleted by retention; totals outlive it, and have it already.
+/// Totals grow by what exceeds the greatest value seen: order, repetition and evicted updates change nothing. They outlive events and
+/// breaches, and have those that come again already.
 pub(super) fn breach_changes<'a>(
     breaches: LatestBreaches<'a>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
-    was_seen: impl Fn(&Event) -> bool,
 ) -> BreachChanges<'a> {
     let mut changes = BreachChanges::default();
     for (key, mut latest) in breaches {
         let known = known.get(&key);
-        let before = known.map_or(0, |known| known.counted_bytes);
-        let added_bytes = latest.counted_bytes - before;
-        latest.counted_bytes = latest.counted_bytes.max(before);
+        let is_counted = known.is_some() || latest.seen_bytes.is_some();
+        let stored_bytes = known.map_or(0, |known| known.counted_bytes);
+        let added_bytes = latest.counted_bytes - stored_bytes.max(latest.seen_bytes.unwrap_or(0));
+        latest.counted_bytes = latest.counted_bytes.max(stored_bytes);
         match known {
             Some(known) if Rank::of(latest.event, latest.breach).cmp(&known.rank).is_gt() => {
                 changes.changed.push((latest, *known));
             }
-            Some(known) if added_bytes > 0 => changes.counted.push((latest, *known)),
+            Some(known) if latest.counted_bytes > stored_bytes => changes.counted.push((latest, *known)),
             Some(_) => {}
             None => changes.new.push(latest),
         }
-        let is_counted = known.is_none() && was_seen(latest.event);
-        if !is_counted && (added_bytes > 0 || known.is_none()) {
+        if added_bytes > 0 || !is_counted {
             let LatestBreach { event, breach, .. } = latest;
             let key = TotalKey {
                 agent: event.stamp.agent.as_str().to_owned(),
@@ -355,7 +358,7 @@ pub(super) fn breach_changes<'a>(
                 limit_name: breach.limit_name.as_str().to_owned(),
             };
             let (breaches, bytes) = changes.totals.entry((key, breach.raised_at.date_naive())).or_default();
-            *breaches += i64::from(known.is_none());
+            *breaches += i64::from(!is_counted);
             *bytes = bytes.saturating_add(added_bytes.max(0));
         }
     }
