@@ -200,12 +200,17 @@ fn replacement(merged: TrafficSummary, is_incomplete: bool, stored: Option<&Stor
     if merged.windows < stored.windows {
         return None;
     }
+    // Windows that came again have no histograms.
+    let with_histograms = |summary: &TrafficSummary| summary.windows - summary.late_windows;
+    let is_incomplete = is_incomplete || with_histograms(&merged) < with_histograms(stored);
+    let late_windows = merged.late_windows.min(stored.late_windows + merged.windows - stored.windows);
     let new = match is_incomplete && stored.histogram.is_some() {
         true => TrafficSummary {
             p50_bps: stored.p50_bps,
             p95_bps: stored.p95_bps,
             p99_bps: stored.p99_bps,
             histogram: stored.histogram.clone(),
+            late_windows,
             ..merged
         },
         false => merged,

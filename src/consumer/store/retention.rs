@@ -51,7 +51,8 @@ impl Retained {
 
     pub(super) fn before(self, retention: &Retention, now: DateTime<Utc>) -> DateTime<Utc> {
         let keep: Duration = match self {
-            Self::WindowHistograms => return now - WINDOW_HISTOGRAMS_KEPT,
+            // A histogram without its window serves nothing, and refuses the window that comes again.
+            Self::WindowHistograms => retention.rates.min(WINDOW_HISTOGRAMS_KEPT.to_std().unwrap_or_default()),
             Self::Rates => retention.rates,
             Self::Histograms => retention.histograms,
             Self::Events => retention.events,
