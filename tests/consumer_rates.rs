@@ -148,6 +148,7 @@ on_both!(
     the_state_of_an_agents_clock_is_its_last_word_on_it,
     an_agent_is_heard_of_by_the_clock_that_hears,
     windows_go_before_the_hours_that_were_made_of_them,
+    windows_that_come_again_take_nothing_from_their_hours,
     no_question_about_agents_reads_their_messages,
 );
 
@@ -160,10 +161,9 @@ fn window(agent: &str, seq: u64) -> Event {
     window_since(noon(), agent, seq)
 }
 
-/// Makes a [`window`] for a consumer that runs by the clock: the first one began yesterday.
-fn recent_window(agent: &str, seq: u64) -> Event {
-    let yesterday = (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap();
-    window_since(yesterday, agent, seq)
+/// Returns when the first window of a consumer that runs by the clock began.
+fn yesterday() -> DateTime<Utc> {
+    (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap()
 }
 
 fn window_since(first: DateTime<Utc>, agent: &str, seq: u64) -> Event {
@@ -438,12 +438,33 @@ fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(fixture: &
     assert_eq!(fixture.ask("SELECT agent FROM open_breaches"), "gw");
     // The views follow the `silent_after` that the consumer was started with.
     let far = Duration::from_secs(400_000 * 3_600);
-    let mut store = fixture.database.url().open(&StoreOptions { silent_after: far, ..store_options("again") });
-    store.checkpoints(&topic_id("rates")).unwrap();
-    assert_eq!(
-        (agents(fixture), breaches(fixture)),
-        ("gw,1,running other,,running".into(), "gw,open other,open".into())
-    );
+    // Others, such as `dead-letters retry`, leave it.
+    for options in [StoreOptions { silent_after: Some(far), ..store_options("again") }, store_options("retry")] {
+        fixture.database.url().open(&options).checkpoints(&topic_id("rates")).unwrap();
+        assert_eq!(
+            (agents(fixture), breaches(fixture)),
+            ("gw,1,running other,,running".into(), "gw,open other,open".into())
+        );
+    }
+}
+
+/// Kafka may keep windows for longer than the database, and bring them again.
+fn windows_that_come_again_take_nothing_from_their_hours(fixture: &mut RatesFixture) {
+    let windows = [rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])];
+    fixture.store_events(&windows);
+    fixture.derive();
+    let summaries = |fixture: &RatesFixture| (fixture.summaries("hour"), fixture.summaries("day"));
+    let before = summaries(fixture);
+    fixture.run("DELETE FROM rates");
+    fixture.now = noon() + TimeDelta::days(30);
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    fixture.retire(Retention { rates: days(20), ..Retention::default() });
+    assert_eq!(fixture.ask("SELECT count(*) FROM window_histograms"), "0");
+    fixture.now = noon() + TimeDelta::days(40);
+    let applied = fixture.store_events(&windows);
+    assert_eq!((applied.inserted, applied.rejected), (1, vec![]));
+    fixture.derive();
+    assert_eq!(summaries(fixture), before);
 }
 
 fn what_is_missing_of_an_agent_is_in_its_row(fixture: &mut RatesFixture) {
@@ -716,8 +737,9 @@ fn an_hour_is_published_at_most_once_in_an_interval() {
     consumer.append("[histograms]\ninterval = '1h'\n");
     let running = consumer.start(&[]);
     // A second one is derived after the pass that followed the one before it.
+    let first = yesterday();
     for seq in 1..=3 {
-        produce(&kafka.address, &topic, &[recent_window("gw", seq)]);
+        produce(&kafka.address, &topic, &[window_since(first, "gw", seq)]);
         database.until("SELECT min(windows) FROM histograms WHERE span = 'hour'", &format!("({seq})"));
         if seq == 1 {
             database.until("SELECT count(published_version) FROM histograms", "(4)");
@@ -745,13 +767,14 @@ fn what_cannot_be_published_waits_and_is_named() {
     let published = format!("{topic}-hours");
     let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
     consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
-    produce(&kafka.address, &topic, &[recent_window("gw", 1)]);
+    let first = yesterday();
+    produce(&kafka.address, &topic, &[window_since(first, "gw", 1)]);
     produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"{}".to_vec())], None);
     let running = consumer.start(&[]);
     running.until(&kafka.missing_histograms(&published));
     database.until("SELECT count(*) FROM unpublished_hours", "(4)");
     // Storing and deriving go on.
-    produce(&kafka.address, &topic, &[recent_window("gw", 2)]);
+    produce(&kafka.address, &topic, &[window_since(first, "gw", 2)]);
     database.until("SELECT sum(windows) FROM histograms WHERE span = 'hour'", "(8)");
     assert_eq!(database.ask("SELECT count(*) FROM touched_hours"), "(0)");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");

@@ -108,6 +108,7 @@ const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 const GROUP: &str = "highwater";
 const DATABASE: &str = "highwater.db";
 
+const SILENT_AFTER: Duration = Duration::from_secs(3_600);
 const SILENT_AFTER_MIN: Duration = Duration::from_secs(60);
 const PUBLISH_EVERY: Duration = Duration::from_secs(10);
 const PUBLISH_EVERY_MIN: Duration = Duration::from_secs(1);
@@ -176,7 +177,7 @@ histograms.interval = "10s"
             instance,
             partition: self.partition,
             retention: self.retention,
-            silent_after: self.silent_after,
+            silent_after: Some(self.silent_after),
             publishes: self.topic_of(TopicRole::Histograms).is_some(),
         }
     }
@@ -231,7 +232,7 @@ histograms.interval = "10s"
             silent_after: at_least(
                 "agents.silent_after",
                 agents.silent_after.as_deref(),
-                (StoreOptions::default().silent_after, SILENT_AFTER_MIN),
+                (SILENT_AFTER, SILENT_AFTER_MIN),
             )?,
             publish_every: at_least(
                 "histograms.interval",

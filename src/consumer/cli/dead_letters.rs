@@ -6,8 +6,9 @@ use serde_json::json;
 use super::common::{Common, unavailable};
 use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::batch::PackedHeaders;
+use crate::consumer::config::Settings;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
-use crate::consumer::store::RetryOutcome;
+use crate::consumer::store::{RetryOutcome, Store, StoreOptions};
 use crate::process::clock::SystemClock;
 use crate::process::exit::Failure;
 use crate::text::truncate;
@@ -209,7 +210,7 @@ impl DeadLetterFlags {
         let settings = self.common.prepare()?;
         let mut reader = settings.store.reader();
         // The store connects with the first page only: if nothing was ever stored, nothing is created.
-        let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
+        let mut store = open_store(&settings);
         let mut rows = Rows::new(format, RETRY, output::stdout(format));
         let (mut decoder, clock) = (settings.decoder(), SystemClock::default());
         let (mut returned, mut stay, mut printed) = (0_u64, 0_u64, Ok(()));
@@ -237,13 +238,19 @@ impl DeadLetterFlags {
     fn drop(&self, reason: &str) -> Result<(), Failure> {
         let settings = self.common.prepare()?;
         let mut reader = settings.store.reader();
-        let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
+        let mut store = open_store(&settings);
         let clock = SystemClock::default();
         match dead_letters::drop_all(&mut *store, &mut *reader, &self.filter(), reason, &clock) {
             Ok(dropped) => output::print(&format!("dropped {}\n", counted(dropped, "dead letter"))),
             Err((error, dropped)) => Err(unavailable(format!("{error}; {dropped} were dropped before that"))),
         }
     }
+}
+
+/// Opens the store with what the consumer's configuration says of partitions; the rest is for `run` to write.
+fn open_store(settings: &Settings) -> Box<dyn Store + Send> {
+    let options = settings.store_options("dead-letters".to_owned());
+    settings.store.open(&StoreOptions { silent_after: None, ..options })
 }
 
 fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {

@@ -228,7 +228,8 @@ pub struct StoreOptions {
     pub instance: String,
     pub partition: PartitionWidth,
     pub retention: Retention,
-    pub silent_after: Duration,
+    /// `None` leaves what is stored, which only `run` writes.
+    pub silent_after: Option<Duration>,
     pub publishes: bool,
 }
 
@@ -238,7 +239,7 @@ impl Default for StoreOptions {
             instance: String::new(),
             partition: PartitionWidth::default(),
             retention: Retention::default(),
-            silent_after: Duration::from_secs(3_600),
+            silent_after: None,
             publishes: true,
         }
     }

@@ -64,7 +64,7 @@ impl PostgresSession {
         }
         transaction.execute(
             "UPDATE settings SET silent_after = make_interval(secs => $1) WHERE silent_after <> make_interval(secs => $1)",
-            &[&options.silent_after.as_secs_f64()],
+            &[&options.silent_after.map(|after| after.as_secs_f64())],
         )?;
         transaction.commit()?;
         let partitions = Partitions::new(options);

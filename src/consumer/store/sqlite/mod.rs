@@ -30,7 +30,7 @@ pub(super) use self::reader::SqliteReader;
 /// Store in a SQLite file, which is opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
-    silent_after: Duration,
+    silent_after: Option<Duration>,
     session: Option<SqliteSession>,
     progress: Arc<StoreProgress>,
 }
@@ -139,7 +139,7 @@ fn refuse_directory(path: &Path) -> Result<(), String> {
     }
 }
 
-fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result<Connection, StoreError> {
+fn open(path: &Path, silent_after: Option<Duration>, progress: &StoreProgress) -> Result<Connection, StoreError> {
     refuse_directory(path).map_err(StoreError::Misconfigured)?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
@@ -155,7 +155,11 @@ fn open(path: &Path, silent_after: Duration, progress: &StoreProgress) -> Result
 }
 
 /// Brings tables and settings up to date in one transaction. Its commit counts as a part of the last migration.
-fn migrate(connection: &mut Connection, silent_after: Duration, progress: &StoreProgress) -> Result<(), StoreError> {
+fn migrate(
+    connection: &mut Connection,
+    silent_after: Option<Duration>,
+    progress: &StoreProgress,
+) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let applied = own_version(&transaction)?;
     for (number, step) in (1..).zip(MIGRATIONS).skip(applied) {
@@ -165,7 +169,7 @@ fn migrate(connection: &mut Connection, silent_after: Duration, progress: &Store
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    let silent_after = silent_after.as_secs().cast_signed();
+    let silent_after = silent_after.map(|after| after.as_secs().cast_signed());
     transaction.execute("UPDATE settings SET silent_after = ?1 WHERE silent_after <> ?1", [silent_after])?;
     Ok(transaction.commit()?)
 }
