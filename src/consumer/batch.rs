@@ -265,7 +265,7 @@ impl Record {
     }
 
     fn len(&self) -> usize {
-        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
+        [&self.key, &self.payload].into_iter().flatten().map(Vec::len).sum::<usize>() + self.headers.as_bytes().len()
     }
 }
 
@@ -301,6 +301,20 @@ mod tests {
         assert_eq!((part.from, part.to), (5, 12));
         assert_eq!(part.missing_offsets, [(5, 6), (9, 10)]);
         assert_eq!(part.records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, 8, 11]);
+    }
+
+    #[test]
+    fn headers_fill_a_batch_too() {
+        let mut batch = Batch::new(&TopicId { cluster: String::new(), name: "t".into() });
+        let text = "x".repeat(100_000);
+        let mut offset = 0;
+        while !batch.is_full() {
+            let headers = PackedHeaders::pack([("about", Some(text.as_bytes()))]);
+            let parts = (None, Some(&b"x"[..]), headers);
+            batch.push(0, Record::decoded(offset, None, parts, Err("x".into())), || (0, 0));
+            offset += 1;
+        }
+        assert!(offset < 50, "{offset}");
     }
 
     #[test]
