@@ -1,5 +1,6 @@
 use std::io;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -56,6 +57,8 @@ pub struct DeadLetterFilter {
 
 const PAGE: i64 = 100;
 const PAGE_BYTES: usize = 4 << 20;
+/// Longest wait for a registry that does not answer.
+const REGISTRY_AWAY_MAX: Duration = Duration::from_secs(15);
 
 const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
                        stored_at, error, bytes, agent, epoch, seq, dropped_at, drop_reason, key, headers,";
@@ -201,11 +204,16 @@ impl DeadLetter {
 
     fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
-        let decoded = decoder.decode(payload.unwrap_or_default(), || self.headers.get("content-type"));
-        let decoded = match decoded {
-            Ok(decoded) => Ok(decoded),
-            Err(Undecoded::Permanent(error)) => Err(error.to_string()),
-            Err(Undecoded::Transient { why, .. }) => return Err(StoreError::Unavailable(why)),
+        let decoded = loop {
+            match decoder.decode(payload.unwrap_or_default(), || self.headers.get("content-type")) {
+                Ok(decoded) => break Ok(decoded),
+                Err(Undecoded::Permanent(error)) => break Err(error.to_string()),
+                // A first answer may be slow, and would be lost with this process.
+                Err(Undecoded::Transient { wait, lasted, .. }) if lasted < REGISTRY_AWAY_MAX => {
+                    std::thread::sleep(wait);
+                }
+                Err(Undecoded::Transient { why, .. }) => return Err(StoreError::Unavailable(why)),
+            }
         };
         let timestamp_ms = self.kafka_timestamp.map(|time| time.timestamp_millis());
         Ok(RetriedRecord {
