@@ -21,7 +21,7 @@ use crate::support::events::{
     Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated, updates,
 };
 use crate::support::postgres::Postgres;
-use crate::support::process::{Spawned, output_of, texts_of};
+use crate::support::process::{Spawned, output_of, texts_of, until};
 use crate::support::services::{Kafka, kafka_and_postgres};
 
 fn command_on(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
@@ -34,6 +34,26 @@ fn rows(mut command: Command) -> (i32, Vec<serde_json::Value>) {
     let (code, out, err) = output_of(command.args(["--format", "json"]));
     let row = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}"));
     (code, out.lines().map(row).collect())
+}
+
+/// Waits at the end, and does not begin with the oldest message.
+#[test]
+fn tail_from_an_offset_that_is_not_there_yet_shows_what_comes() {
+    let test = "consumer_topic::tail_from_an_offset_that_is_not_there_yet_shows_what_comes";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("ahead", 1);
+    produce(&kafka.address, &topic, &updates(1..=3));
+    let mut tail = command_on(&kafka, &topic, &["tail", "--from", "99", "-n", "1", "--format", "json"]);
+    let mut tail = Spawned::start(tail.stdout(Stdio::piped()));
+    let mut seq = 3;
+    until("it has shown one", || {
+        seq += 1;
+        produce(&kafka.address, &topic, &[updated("gw", seq)]);
+        tail.try_wait().unwrap()
+    });
+    let shown = String::from_utf8(tail.wait_with_output().unwrap().stdout).unwrap();
+    let row: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(row["kafka_offset"].as_u64() >= Some(3), "{row}");
 }
 
 #[test]
