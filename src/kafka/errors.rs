@@ -66,8 +66,8 @@ pub fn missing_right(operation: &str, kind: &str, names: &[&str]) -> String {
     let options: String = names.iter().map(|name| format!(" --{kind} {name}")).collect();
     let names = names.join(" or ");
     format!(
-        "this user lacks {operation} on {kind} {names}: `kafka-acls.sh --add --allow-principal User:NAME --operation {operation}\
-         {options}` adds it"
+        "this user lacks {operation} on {kind} {names}: `kafka-acls.sh --bootstrap-server BROKER --add \
+         --allow-principal User:NAME --operation {operation}{options}` adds it"
     )
 }
 
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_missing_right_is_named_with_the_command_that_adds_it() {
         let said = missing_right("Read", "topic", &["a", "b"]);
-        let command = "`kafka-acls.sh --add --allow-principal User:NAME --operation Read --topic a --topic b`";
+        let command = "`kafka-acls.sh --bootstrap-server BROKER --add --allow-principal User:NAME --operation Read --topic a --topic b`";
         assert_eq!(said, format!("this user lacks Read on topic a or b: {command} adds it"));
     }
 
