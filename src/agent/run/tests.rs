@@ -10,7 +10,7 @@ use crate::agent::counters::{AddReason, CounterError, Counters, LinkChange, Link
 use crate::agent::event_system::ObserveError;
 use crate::agent::journal::Position;
 use crate::config::Layers;
-use crate::message::{Breach, Event};
+use crate::message::{Breach, Event, Lifecycle};
 use crate::process::clock::ManualClock;
 use crate::process::host::ServiceEnvironment;
 
@@ -363,6 +363,24 @@ fn samples_take_bounded_memory_and_those_given_up_are_declared_as_a_range() {
     let declared = bench.seen.borrow().last().cloned().unwrap();
     let expected = [(1, given + losses)];
     assert!(matches!(&declared.body, Body::Loss(loss) if loss.ranges == expected), "{declared:?}");
+}
+
+/// The interval's end is too late for those of many links.
+#[test]
+fn samples_are_sent_before_they_fill_their_memory() {
+    let settings = settings("[samples]\nenabled = true\n");
+    let clock = ManualClock::new(DateTime::from_timestamp(1_795_176_000, 0).unwrap());
+    let mut samples = SampleStream::new(&settings, &clock).unwrap();
+    let mut is_flushing = |count: usize| {
+        let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
+        let new_event = NewEvent { stamp: stamp(&settings.agent, "", &clock), body };
+        samples.system.add_events(vec![new_event; count]).unwrap();
+        let waker = || Err(std::io::ErrorKind::Unsupported.into());
+        samples.publish(clock.monotonic(), || stamp(&settings.agent, "", &clock), waker).unwrap();
+        samples.publisher().progress().flushing_ms.is_some()
+    };
+    assert!(!is_flushing(100), "the interval has just begun");
+    assert!(is_flushing(2_000));
 }
 
 #[test]
