@@ -216,6 +216,7 @@ impl Publisher {
         if moved {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
             self.batch_max = Arc::new(BATCH_MAX.into());
+            self.progress.offsets.clear();
         }
         // An unchanged interval must not postpone the flush.
         if settings.interval != self.settings.interval {
@@ -223,6 +224,9 @@ impl Publisher {
         }
         self.trigger.urgent.replace(settings.urgent.clone());
         self.trigger.events_max.set(settings.held_back_max());
+        if self.trigger.held_back.get() >= settings.held_back_max() {
+            self.flush();
+        }
         self.settings = settings;
     }
 

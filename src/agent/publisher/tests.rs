@@ -64,6 +64,26 @@ fn stamp() -> Stamp {
     }
 }
 
+/// Each event is sent at once from then on, also one that was held back before.
+#[test]
+fn what_was_held_back_is_sent_once_nothing_is_held_back() {
+    let journal = SqliteJournal::in_memory(ByteCount::from_bytes(1 << 20)).unwrap();
+    let mut system = EventSystem::new(Box::new(journal));
+    let hours = Settings { interval: Duration::from_secs(36_000), ..settings() };
+    let mut publisher = Publisher::new(hours.clone(), false, Duration::ZERO);
+    system.subscribe(publisher.observer());
+    let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
+    system.add_events(vec![NewEvent { stamp: stamp(), body }]).unwrap();
+    (publisher.first_flush, publisher.next_flush) = (None, Duration::from_secs(36_000));
+    let mut is_flushing = |publisher: &mut Publisher| {
+        publisher.poll(&mut system, Duration::from_secs(1), stamp, || Err(io::ErrorKind::Unsupported.into())).unwrap();
+        publisher.flushing
+    };
+    assert!(!is_flushing(&mut publisher));
+    publisher.reconfigure(settings(), Duration::from_secs(1));
+    assert!(is_flushing(&mut publisher));
+}
+
 #[test]
 fn what_was_delivered_is_removed_though_a_rejected_event_cannot_be_declared_lost() {
     let journal = SqliteJournal::in_memory(ByteCount::from_bytes(1 << 20)).unwrap();
