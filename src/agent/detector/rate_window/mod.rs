@@ -96,7 +96,11 @@ struct PartialSecond {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct PacketMeters([PacketMeter; 3]);
+struct PacketMeters {
+    /// The link whose counters they are: its name may pass to another.
+    ifindex: Option<u32>,
+    meters: [PacketMeter; 3],
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct PacketMeter {
@@ -509,14 +513,21 @@ impl LinkAmount {
 
 impl PacketMeters {
     fn restart(&mut self, counters: Option<&Counters>) {
-        let last = Self::of(counters);
-        self.0 = last.map(|last| PacketMeter { last, has_fallen: false });
+        self.ifindex = counters.map(|counters| counters.ifindex);
+        self.meters = Self::of(counters).map(|last| PacketMeter { last, has_fallen: false });
     }
 
     fn delta(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
+        if let Some(counters) = counters
+            && self.ifindex.is_some_and(|before| before != counters.ifindex)
+        {
+            self.restart(Some(counters));
+            return [None; 3];
+        }
+        self.ifindex = self.ifindex.or(counters.map(|counters| counters.ifindex));
         let bits = counters.map_or(CounterBits::B64, |counters| counters.bits);
         let mut now = Self::of(counters);
-        for (meter, now) in self.0.iter_mut().zip(&mut now) {
+        for (meter, now) in self.meters.iter_mut().zip(&mut now) {
             *now = meter.delta(*now, bits);
         }
         now

@@ -219,6 +219,19 @@ fn packets_errors_and_drops_are_differences_of_counters() {
     assert_eq!(counted(&host, Direction::Rx)[2], [Some(59), Some(0), None]);
 }
 
+/// Each link has its own counters, and one has the name that another had.
+#[test]
+fn packets_of_a_link_do_not_go_on_under_the_name_of_another() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(30);
+    host.counters.ifindex = 7;
+    *host.packets() += 1_000_000;
+    host.seconds(91);
+    let packets: Vec<_> = counted(&host, Direction::Rx).iter().map(|[packets, ..]| *packets).collect();
+    assert_eq!(packets, [None, Some(60)]);
+}
+
 #[test]
 fn a_counter_that_falls_is_not_known_for_that_window() {
     let mut host = Host::at("12:00:00");
