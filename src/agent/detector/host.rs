@@ -54,6 +54,10 @@ impl HostLimit {
         self.members.iter().filter_map(|ifindex| Some(&*links.get(ifindex)?.info.name)).collect()
     }
 
+    pub(super) fn has_no_members(&self) -> bool {
+        self.members.is_empty()
+    }
+
     pub(super) fn judged_until(&self) -> Option<Duration> {
         self.judged_until
     }

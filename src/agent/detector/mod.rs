@@ -281,6 +281,8 @@ impl Detector {
         }
         if !reading.changes.is_empty() {
             self.find_members(detections);
+            let without_links = self.hosts.iter_mut().filter(|host| host.has_no_members());
+            without_links.for_each(|host| host.end_all(&self.limits, &Reason::LinkRemoved, detections));
         }
         for_each_read(&mut self.links, reading, |link| link.report_state(reading.boottime, detections));
     }
@@ -294,6 +296,8 @@ impl Detector {
                         return self.update(info, detections);
                     }
                 }
+                // Another source may call it another kind.
+                self.remove(info.ifindex, &RemoveReason::Gone, detections);
                 let mut link = WatchedLink::new(info.clone(), &self.limits, self.interval, boottime);
                 // Links present at the start are not reported.
                 if self.last_reading.is_some() {

@@ -288,6 +288,29 @@ fn the_host_is_the_sum_and_a_missing_link_neither_raises_nor_clears() {
 }
 
 #[test]
+fn a_breach_of_the_host_ends_with_its_last_link() {
+    let mut host = Host::new(vec![limit("all", host())], &[info(2, "eth0"), info(3, "eth1")]);
+    assert_eq!(host.carry(&[(2, OVER), (3, 0)]), ["breach_raised *"]);
+    let gone = |ifindex| LinkChange::Removed(ifindex, RemoveReason::Gone);
+    assert_eq!(host.change(gone(3), &[(2, OVER)]), ["link_removed eth1 removed"]);
+    assert_eq!(host.change(gone(2), &[]), ["link_removed eth0 removed", "breach_cleared * link_removed"]);
+    let back = LinkChange::Added(info(4, "eth0"), AddReason::Appeared);
+    assert_eq!(host.change(back, &[(4, 1)]), ["link_added eth0 added"]);
+    assert_eq!(host.carry(&[(4, OVER)]), ["breach_raised *"]);
+}
+
+#[test]
+fn a_breach_ends_where_another_source_calls_its_link_another_kind() {
+    let mut host = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
+    assert_eq!(host.carry(&[(2, OVER)]), ["breach_raised eth0"]);
+    host.detector.expect_all_links();
+    let other = LinkInfo { kind: LinkKind::Physical, ..info(2, "eth0") };
+    let changes = host.change(LinkChange::Added(other, AddReason::Appeared), &[(2, OVER)]);
+    let ended = ["breach_cleared eth0 link_removed", "link_removed eth0 removed", "link_added eth0 added"];
+    assert_eq!(changes, ended);
+}
+
+#[test]
 fn a_link_that_falls_silent_does_not_thin_out_what_the_others_carry() {
     let mut host = Host::new(vec![limit("all", host())], &[info(2, "eth0"), info(3, "eth1")]);
     assert_eq!(host.carry(&[(2, 100_000), (3, OVER)]), ["breach_raised *"]);
