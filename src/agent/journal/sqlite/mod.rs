@@ -329,7 +329,9 @@ impl SqliteJournal {
     /// counts events that are gone.
     fn remove_unsynced(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         let mut change = JournalTransaction::begin(&mut self.connection, &self.state, self.pages_max)?;
-        for id in ids {
+        // Without a scan for each event that is on the disk.
+        let is_here = |id: &&EventId| !self.is_in_memory || self.state.owns(id.epoch);
+        for id in ids.iter().filter(is_here) {
             if let Some(position) = change.find(*id)? {
                 change.delete(position)?;
             }
