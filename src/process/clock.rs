@@ -74,13 +74,13 @@ impl Clock for SystemClock {
     }
 }
 
-#[cfg(target_os = "linux")]
-const BOOTTIME: ClockId = ClockId::Boottime;
 /// Formats in whole seconds: `2026-11-20T12:00:00Z`.
 pub fn rfc3339_seconds(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+#[cfg(target_os = "linux")]
+const BOOTTIME: ClockId = ClockId::Boottime;
 /// Other systems have no such clock: a suspend cannot be detected there.
 #[cfg(not(target_os = "linux"))]
 const BOOTTIME: ClockId = ClockId::Monotonic;

@@ -209,7 +209,7 @@ impl DeadLetter {
                 Ok(decoded) => break Ok(decoded),
                 Err(Undecoded::Permanent(error)) => break Err(error.to_string()),
                 // A first answer may be slow, and would be lost with this process.
-                Err(Undecoded::Transient { wait, lasted, .. }) if lasted < REGISTRY_AWAY_MAX => {
+                Err(Undecoded::Transient { wait, lasted, .. }) if lasted + wait < REGISTRY_AWAY_MAX => {
                     std::thread::sleep(wait);
                 }
                 Err(Undecoded::Transient { why, .. }) => return Err(StoreError::Unavailable(why)),

@@ -518,13 +518,12 @@ impl PacketMeters {
     }
 
     fn delta(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
-        if let Some(counters) = counters
-            && self.ifindex.is_some_and(|before| before != counters.ifindex)
-        {
-            self.restart(Some(counters));
+        let of_another =
+            |link: &Counters| self.ifindex.replace(link.ifindex).is_some_and(|before| before != link.ifindex);
+        if counters.is_some_and(of_another) {
+            self.restart(counters);
             return [None; 3];
         }
-        self.ifindex = self.ifindex.or(counters.map(|counters| counters.ifindex));
         let bits = counters.map_or(CounterBits::B64, |counters| counters.bits);
         let mut now = Self::of(counters);
         for (meter, now) in self.meters.iter_mut().zip(&mut now) {

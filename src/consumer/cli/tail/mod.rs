@@ -138,7 +138,7 @@ impl Tail {
             let from = match self.from {
                 From::Earliest => low,
                 From::Latest => high,
-                From::Offset(offset) => offset.clamp(low, high),
+                From::Offset(offset) => offset.min(high).max(low),
                 From::Last(count) => high.saturating_sub(count).max(low),
                 From::Time(_) => at.get(&partition).copied().unwrap_or(high),
             };
